@@ -1,0 +1,1 @@
+"""Context encoders, end to end: pretrain by inpainting, transfer, probe, tabulate."""

@@ -1,0 +1,48 @@
+"""The folders are the registry: which parts exist, their one-line descriptions, and how to load one by name.
+
+Reads source text only, so that `ssl-inpaint list` answers without importing torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from ssl_inpaint.errors import UsageError, unknown_name
+
+KINDS = {
+    "data": "data set",
+    "encoders": "encoder",
+    "pretext": "pretext task",
+    "transfer": "transfer task",
+    "descriptors": "descriptor",
+    "recipes": "recipe",
+}
+
+
+def parts(kind: str) -> dict[str, str]:
+    """Name to first docstring line of every part in the folder `kind`; a part is a module that defines `build`."""
+    found = {}
+    for file in sorted((Path(__file__).parent / kind).glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body):
+            found[file.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
+    return found
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module of the part `name`; UsageError with the nearest name where there is none."""
+    known = parts(kind)
+    if name not in known:
+        raise unknown_name(KINDS[kind], name, known)
+    return importlib.import_module(f"ssl_inpaint.{kind}.{name}")
+
+
+def split_argument(spec: str) -> tuple[str, str]:
+    """`name:argument` in its two halves; the argument is empty where there is no colon."""
+    name, _, argument = spec.partition(":")
+    if not name:
+        raise UsageError(f"'{spec}' names no part: write NAME or NAME:ARGUMENT.")
+    return name, argument

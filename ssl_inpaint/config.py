@@ -1,0 +1,74 @@
+"""Frozen settings: the base of every part's `Config`, `--set part.field=value`, and the hash that identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ssl_inpaint.errors import UsageError, unknown_name
+
+
+class Settings(BaseModel):
+    """Hyperparameters of one part: frozen, checked at construction, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse_settings(assignments: Iterable[str]) -> dict[str, dict[str, str]]:
+    """`["train.steps=10"]` to `{"train": {"steps": "10"}}`; UsageError where the form is another."""
+    parsed: dict[str, dict[str, str]] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        part, dot, field = key.partition(".")
+        if not (equals and dot and part and field):
+            raise UsageError(f"'{assignment}' is not a setting: write --set part.field=value.")
+        parsed.setdefault(part, {})[field] = value
+    return parsed
+
+
+def override(config: S, part: str, changes: Mapping[str, str]) -> S:
+    """`config` with the text values of `changes` put in, checked for name and type.
+
+    Lists (`1,2,3`) are written as JSON or with commas. UsageError names the setting, the value and what is allowed.
+    """
+    fields = type(config).model_fields
+    values = config.model_dump()
+    for name, text in changes.items():
+        if name not in fields:
+            raise unknown_name(f"setting '{part}.'", name, fields)
+        values[name] = _value_of(text, is_list=isinstance(values[name], tuple | list))
+    return check(type(config), part, values)
+
+
+def check(kind: type[S], part: str, values: Mapping[str, object]) -> S:
+    """Settings of `kind` from plain values; UsageError with all that is wrong, in one sentence each."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join([part, *map(str, e['loc'])])} = {e['input']!r}: {e['msg'].lower()}" for e in error.errors()
+        )
+        raise UsageError(f"Not allowed: {wrong}.") from None
+
+
+def hash_of(*configs: object) -> str:
+    """Twelve hexadecimal digits that identify settings: equal settings, equal hash, on any machine."""
+    plain = [c.model_dump(mode="json") if isinstance(c, BaseModel) else c for c in configs]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _value_of(text: str, is_list: bool) -> object:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if not is_list or isinstance(value, list):
+        return value
+    return [_value_of(item, is_list=False) for item in text.split(",") if item]

@@ -1,0 +1,145 @@
+"""The nouns of the suite: every part is one of these, and every file speaks in these terms.
+
+Images are RGB, float32, [0, 1], B x 3 x H x W, wherever they are tensors. A hole is B x 1 x H x W bool, True where
+pixels are missing. Legend of dimensions: B batch, N items, C channels, H W pixels, D feature size, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Images(Protocol):
+    """A sequence of still undecoded images, read by position."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, position: int) -> str:
+        """What to call the image in messages: its path below the data set's root, or an index."""
+        ...
+
+    def read(self, position: int) -> bytes:
+        """The encoded file (or, for sets that come decoded, the same pixels as PNG); OSError where it cannot be read."""
+        ...
+
+    def stamp(self) -> str:
+        """Changes whenever the images may have changed, found without reading them (names, sizes, times)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The annotated objects of one image; boxes in pixels of the original file."""
+
+    boxes: np.ndarray  # M x 4 float32: x1 y1 x2 y2, the right and bottom edge excluded
+    labels: np.ndarray  # M int64, an index into Split.classes
+    is_difficult: np.ndarray  # M bool: neither counted nor held against a method
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set: images, and where it has them labels and objects.
+
+    `labels` is N int64 for one class an image, N x K int64 for several (1 present, 0 absent, 255 not to be counted),
+    or None where the images have no labels.
+    """
+
+    dataset: str
+    name: str
+    images: Images
+    classes: tuple[str, ...] = ()
+    labels: np.ndarray | None = None
+    objects: tuple[Objects, ...] | None = None  # None where the data set has no boxes
+
+    @property
+    def is_multilabel(self) -> bool:
+        """True where an image may belong to several classes."""
+        return self.labels is not None and self.labels.ndim == 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step reads: images B x 3 x H x W in [0, 1], and labels (B or B x K int64) where the task has them."""
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One named feature map of an encoder: its channels, and its stride in pixels of the input."""
+
+    channels: int
+    stride: int
+
+
+class Encoder(nn.Module):
+    """Images to named feature maps; `forward` returns a dict with exactly the keys of `stages`, shallow to deep.
+
+    The encoder normalises inside: callers always pass RGB in [0, 1].
+    """
+
+    stages: Mapping[str, Stage]
+    smallest_input: int  # pixels a side; below it a stage would be empty
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """B x 3 x H x W in [0, 1] to stage name -> B x C x h x w."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a multiple of the base learning rate and of the weight decay."""
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate_ratio: float = 1.0
+    weight_decay_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class Player:
+    """A module with its own optimiser in the loop: the generator, the discriminator, or the only network there is."""
+
+    module: nn.Module
+    groups: Sequence[ParameterGroup]
+
+
+class Objective(Protocol):
+    """What the one training loop optimises."""
+
+    def players(self) -> dict[str, Player]:
+        """The optimised modules by name."""
+        ...
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+        """Yields (player, loss) in update order; the loop steps that player before asking for the next pair."""
+        ...
+
+
+class Pretext(Objective, Protocol):
+    """An objective that trains an encoder."""
+
+    encoder: Encoder
+
+    def preview(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
+        """Columns of a sample grid for these images, each B x 3 x H x W in [0, 1]; empty where nothing can be seen."""
+        ...
+
+
+class Descriptor(Protocol):
+    """N patches to N vectors, by the whole patch or by its context only."""
+
+    name: str
+
+    def describe(self, patches: Tensor, hole: Tensor | None) -> np.ndarray:
+        """N x 3 x S x S in [0, 1] to N x D float32. Pixels where `hole` (S x S bool) is True are never read."""
+        ...

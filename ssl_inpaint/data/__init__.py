@@ -1,0 +1,1 @@
+"""Data sets, one file each, and the store that decodes their images once."""

@@ -1,0 +1,1 @@
+"""Patch descriptors, one file each: patches in, one vector a patch out."""

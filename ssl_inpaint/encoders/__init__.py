@@ -1,0 +1,1 @@
+"""Encoders, one file each: images in, named feature maps out."""

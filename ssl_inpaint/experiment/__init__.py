@@ -1,0 +1,1 @@
+"""What each verb does, as one library call: parts, loop and ledger wired together."""

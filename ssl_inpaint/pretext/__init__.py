@@ -1,0 +1,1 @@
+"""Ways to pretrain an encoder, one file each."""

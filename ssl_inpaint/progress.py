@@ -1,0 +1,57 @@
+"""Progress on stderr: a bar with throughput and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_LINE_SECONDS = 30.0
+
+
+def say(message: str) -> None:
+    """One line on stderr, where messages to a person go."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0.0:.1f}/s" if task.speed else "-", style="progress.data.speed")
+
+
+class Bar:
+    """One running count of `total`; `advance` moves it and may show a short note such as a loss."""
+
+    def __init__(self, label: str, total: int, done: int = 0, progress: Progress | None = None) -> None:
+        self._label, self._total, self._done, self._progress = label, total, done, progress
+        self._first, self._began = done, time.monotonic()
+        self._spoke = self._began
+        self._task = progress.add_task(label, total=total, completed=done, note="") if progress else None
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Counts `count` more as done."""
+        self._done += count
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=count, note=note)
+        elif time.monotonic() - self._spoke >= PLAIN_LINE_SECONDS:
+            self._spoke = time.monotonic()
+            rate = (self._done - self._first) / (self._spoke - self._began)
+            left = (self._total - self._done) / rate if rate else float("inf")
+            say(f"{self._label}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip())
+
+
+@contextmanager
+def bar(label: str, total: int, done: int = 0) -> Iterator[Bar]:
+    """A progress bar over `total` things of which `done` are behind us."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Bar(label, total, done)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as progress:
+        yield Bar(label, total, done, progress)

@@ -1,0 +1,1 @@
+"""Named, versioned settings: pretraining recipes and transfer protocols, one file each."""

@@ -1,0 +1,1 @@
+"""Tasks that measure an encoder, one file each."""
