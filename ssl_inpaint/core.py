@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class Images(Protocol):
@@ -28,7 +25,7 @@ class Images(Protocol):
         ...
 
     def read(self, position: int) -> bytes:
-        """The encoded file (or, for sets that come decoded, the same pixels as PNG); OSError where it cannot be read."""
+        """The encoded file (as PNG for sets that come decoded); OSError where it cannot be read."""
         ...
 
     def stamp(self) -> str:
