@@ -19,6 +19,7 @@ KINDS = {
     "transfer": "transfer task",
     "descriptors": "descriptor",
     "recipes": "recipe",
+    "protocols": "protocol",
 }
 
 

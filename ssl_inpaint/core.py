@@ -65,9 +65,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step reads: images B x 3 x H x W in [0, 1], and labels (B or B x K int64) where the task has them."""
+    """What one step reads: images, and labels (B or B x K int64) where the task has them."""
 
-    images: Tensor
+    images: Tensor  # B x 3 x H x W in [0, 1]; for a head on a frozen encoder, its cached features
     labels: Tensor | None = None
 
 
@@ -122,13 +122,53 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a pretext task must know of the data before it can be built."""
+
+    image_size: int  # pixels a side of the square crops
+    classes: int = 0  # 0 where there are no labels
+    is_multilabel: bool = False
+    silhouettes: Tensor | None = None  # K x s x s bool for region holes; None: the procedural set
+
+
 class Pretext(Objective, Protocol):
     """An objective that trains an encoder."""
 
     encoder: Encoder
 
-    def preview(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
-        """Columns of a sample grid for these images, each B x 3 x H x W in [0, 1]; empty where nothing can be seen."""
+    def preview(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Columns of a sample grid by title, each B x 3 x H x W in [0, 1]; empty where nothing can be seen."""
+        ...
+
+    def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """How well the task itself is done on images that were not trained on: name to a mean over the batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class TransferFacts:
+    """What a transfer task must know of the data before it can be built."""
+
+    image_size: int  # pixels a side of the square crops
+    classes: tuple[str, ...]
+    is_multilabel: bool
+    is_frozen: bool  # True: the encoder only describes, and the head trains on cached features
+
+
+class Transfer(Objective, Protocol):
+    """An objective that measures an encoder by what a head learns on it."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head reads, for images B x 3 x H x W; the only use of a frozen encoder."""
+        ...
+
+    def predict(self, data: Tensor) -> Tensor:
+        """Outputs for images, or for their features where the encoder is frozen."""
+        ...
+
+    def score(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Metric name to a fraction, for a whole split at once."""
         ...
 
 

@@ -1,0 +1,148 @@
+"""Batches as a function of the step number alone, so that a resumed run reads exactly what it would have read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ssl_inpaint import images
+from ssl_inpaint.config import Settings
+from ssl_inpaint.core import Batch
+from ssl_inpaint.data.store import ImageStore
+from ssl_inpaint.runtime import seed_for
+
+
+class Crops(Settings):
+    """How squares are cut from stored images."""
+
+    size: int = Field(96, ge=16)  # pixels a side of what the network sees
+    store_size: int = Field(112, ge=16)  # short side of the stored images, in pixels
+    smallest_share: float = Field(96 / 112, gt=0, le=1)  # of the image's short side, for a training crop
+    largest_share: float = Field(96 / 112, gt=0, le=1)
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Crops:
+        if self.smallest_share > self.largest_share:
+            raise ValueError(f"smallest_share {self.smallest_share} is above largest_share {self.largest_share}")
+        return self
+
+
+Views = Literal["centre", "corners", "ten"]
+# Where the fixed test crops lie; "corners" are five places, "ten" those five and their mirror images.
+_PLACES = [(0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+
+
+class Batches(Protocol):
+    """A stream of batches addressed by step."""
+
+    batch_size: int
+
+    def at(self, step: int) -> Batch:
+        """The batch of that step, on the CPU: uint8 images or float features, and labels where there are any."""
+        ...
+
+
+class EpochOrder:
+    """Which examples step `step` reads: permutations of N, one an epoch, laid end to end."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        if count < 1:
+            raise ValueError("there is nothing to draw batches from")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+
+    def at(self, step: int) -> Tensor:
+        """B int64 positions."""
+        start = step * self.batch_size
+        places = torch.arange(start, start + self.batch_size)
+        epochs = places // self.count
+        found = torch.empty_like(places)
+        for epoch in epochs.unique().tolist():
+            chosen = epochs == epoch
+            found[chosen] = self._permutation(epoch)[places[chosen] % self.count]
+        return found
+
+    def _permutation(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed_for(self.seed, "epoch", epoch))
+        return torch.randperm(self.count, generator=generator)
+
+
+class ImageBatches:
+    """Random crops of stored images, as uint8."""
+
+    def __init__(self, store: ImageStore, labels: Tensor | None, crops: Crops, batch_size: int, seed: int) -> None:
+        self.store, self.labels, self.crops, self.batch_size, self.seed = store, labels, crops, batch_size, seed
+        self.order = EpochOrder(len(store), batch_size, seed)
+        self.heights, self.widths = torch.from_numpy(store.heights), torch.from_numpy(store.widths)
+
+    def at(self, step: int) -> Batch:
+        """B x 3 x size x size uint8 and the labels of the same images."""
+        positions = self.order.at(step)
+        generator = torch.Generator().manual_seed(seed_for(self.seed, "crop", step))
+        shares = (self.crops.smallest_share, self.crops.largest_share)
+        windows = images.random_windows(self.heights[positions], self.widths[positions], shares, generator)
+        flips = images.random_flips(len(positions), generator) & self.crops.flip
+        pixels = self.store.crops(positions, windows, self.crops.size, flips)
+        return Batch(pixels, None if self.labels is None else self.labels[positions])
+
+
+class FeatureBatches:
+    """Cached features of a frozen encoder, N x V views x ...; each step draws one view of every example."""
+
+    def __init__(self, features: Tensor, labels: Tensor, batch_size: int, seed: int) -> None:
+        self.features, self.labels, self.batch_size, self.seed = features, labels, batch_size, seed
+        self.order = EpochOrder(len(features), batch_size, seed)
+
+    def at(self, step: int) -> Batch:
+        """B x ... features in the cache's precision, and labels."""
+        positions = self.order.at(step)
+        generator = torch.Generator().manual_seed(seed_for(self.seed, "view", step))
+        views = torch.randint(self.features.shape[1], (len(positions),), generator=generator)
+        return Batch(self.features[positions, views], self.labels[positions])
+
+
+def fixed_views(
+    store: ImageStore, crops: Crops, views: Views, batch_size: int
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Every image once, in order: positions B, and one B x 3 x size x size uint8 tensor for each test view.
+
+    The windows' share of the short side is the largest that training saw.
+    """
+    places = _PLACES[: 1 if views == "centre" else 5]
+    mirrors = (False, True) if views == "ten" else (False,)
+    for start in range(0, len(store), batch_size):
+        positions = torch.arange(start, min(start + batch_size, len(store)))
+        heights, widths = torch.from_numpy(store.heights)[positions], torch.from_numpy(store.widths)[positions]
+        cut = []
+        for place in places:
+            windows = images.fixed_windows(heights, widths, crops.largest_share, place)
+            for mirror in mirrors:
+                flips = torch.full((len(positions),), mirror)
+                cut.append(store.crops(positions, windows, crops.size, flips))
+        yield positions, cut
+
+
+def random_views(
+    store: ImageStore, crops: Crops, views: int, batch_size: int, seed: int
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Every image once, in order, with that many random training crops of each: what a feature cache is made of."""
+    generator = torch.Generator().manual_seed(seed_for(seed, "views"))
+    shares = (crops.smallest_share, crops.largest_share)
+    for start in range(0, len(store), batch_size):
+        positions = torch.arange(start, min(start + batch_size, len(store)))
+        heights, widths = torch.from_numpy(store.heights)[positions], torch.from_numpy(store.widths)[positions]
+        cut = []
+        for _ in range(views):
+            windows = images.random_windows(heights, widths, shares, generator)
+            flips = images.random_flips(len(positions), generator) & crops.flip
+            cut.append(store.crops(positions, windows, crops.size, flips))
+        yield positions, cut
+
+
+def stack_labels(labels: Sequence[Tensor]) -> Tensor:
+    """Labels of joined stores, in the stores' order."""
+    return torch.cat(list(labels))

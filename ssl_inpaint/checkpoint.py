@@ -1,0 +1,220 @@
+"""Encoders from names, runs and files: one strict loader, and the card that says where the weights came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_inpaint import catalog, config, files
+from ssl_inpaint.config import Settings
+from ssl_inpaint.core import Encoder
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.runtime import seed_for, seeded
+
+ENCODER_FILE = "encoder.safetensors"
+# What training wrappers put before every key; taken off, repeatedly, when weights made elsewhere are read.
+_PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.", "model.")
+_HEADS = ("classifier.", "fc.", "head.")  # a classifier's own layers, which an encoder has no use for
+
+
+class Card(Settings):
+    """Where an encoder's weights came from: travels in its file and into every record."""
+
+    encoder: str  # the part, with its argument: alexnet, timm:resnet18
+    encoder_config: dict[str, Any]
+    method: str  # the row's name in tables
+    pretext: str = "none"
+    supervision: str = "none"  # "labels" where labels were read
+    dataset: str = "none"
+    dataset_sha256: str = ""
+    image_size: int = 0  # pixels a side in pretraining; 0 where nothing was pretrained
+    seed: int = 0
+    steps: int = 0
+    recipe: str = "none"
+    config_hash: str = ""
+    pretraining_seconds: float = 0.0
+
+
+def build_encoder(spec: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
+    """A randomly initialised encoder by name (`alexnet`, `timm:resnet18`), the same for the same seed."""
+    name, argument = catalog.split_argument(spec)
+    part = catalog.load("encoders", name)
+    chosen = config.override(_default_config(part.Config, name, argument), "encoder", settings)
+    return _build(spec, chosen, seed)
+
+
+def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
+    """The encoder that `source` names, and its card.
+
+    `random:ENCODER` or `random:RUN`: that architecture at its initialisation. `torchvision:alexnet`, `timm:NAME`: the
+    library's pretrained weights, downloaded if need be. RUN or an encoder.safetensors: ours, whose file knows its
+    architecture. `ENCODER=FILE`: a state dict made elsewhere. UsageError says what does not fit.
+    """
+    if source == "random" or source.startswith("random:"):
+        return _open_random(source.partition(":")[2], settings, seed)
+    if source == "torchvision:alexnet":
+        return _open_pretrained(source, "torchvision_alexnet", settings, seed)
+    if "=" in source:
+        spec, _, file = source.partition("=")
+        return _open_foreign(spec, Path(file), settings, seed)
+    if source.startswith("timm:"):
+        return _open_pretrained(source, source, settings, seed)
+    path = _weights_path(source)
+    state, card = read_weights(path)
+    if card is None:
+        raise UsageError(f"{path} does not say which encoder it is for: write --from ENCODER={path}.")
+    _refuse_settings(settings, f"{path} has an architecture of its own")
+    encoder, _ = _build(card.encoder, _stored_config(card, path), card.seed)
+    load_strictly(encoder, state, path)
+    return encoder, card
+
+
+def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
+    """Writes the weights with their card as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    with files.replacing(path) as temporary:
+        save_file(state, temporary, metadata={"card": card.model_dump_json()})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
+    """A file's tensors, and its card if this suite wrote it; never unpickles anything but tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            card = config.check(Card, "card", json.loads(metadata["card"])) if "card" in metadata else None
+            return state, card
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError, ValueError) as error:
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise UsageError(f"{path} holds no weights that can be read safely ({reason}).") from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+        raise UsageError(f"{path} is not a state dict: give a file of names and tensors.")
+    return content, None
+
+
+def load_strictly(encoder: Encoder, state: Mapping[str, Tensor], path: Path) -> None:
+    """Puts `state` into the encoder; UsageError with all that is missing, unexpected or of another shape."""
+    wanted = encoder.state_dict()
+    found = _without_prefixes(state, wanted)
+    missing = sorted(wanted.keys() - found.keys())
+    unexpected = sorted(k for k in found.keys() - wanted.keys() if not k.startswith(_HEADS))
+    reshaped = sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape)
+    if missing or unexpected or reshaped:
+        raise UsageError(
+            f"{path} is of another encoder: {len(wanted) - len(missing) - len(reshaped)} of {len(wanted)} tensors fit, "
+            f"missing {_some(missing)}, of another shape {_some(reshaped)}, unexpected {_some(unexpected)}. "
+            "Name the encoder it was made with: ENCODER=FILE, and --set encoder.FIELD=VALUE for its settings."
+        )
+    encoder.load_state_dict({k: v for k, v in found.items() if k in wanted})
+
+
+def weights_sha256(module: torch.nn.Module) -> str:
+    """Hash over all parameters and persistent buffers, names and values: equal weights, equal hash."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _build(spec: str, chosen: Settings, seed: int) -> tuple[Encoder, Card]:
+    name, _ = catalog.split_argument(spec)
+    with seeded(seed_for(seed, "encoder")):
+        encoder: Encoder = catalog.load("encoders", name).build(chosen)
+    return encoder, Card(encoder=spec, encoder_config=chosen.model_dump(mode="json"), method="Random", seed=seed)
+
+
+def _open_random(name: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
+    if not name:
+        raise UsageError("'random' needs an architecture: write random:ENCODER (random:alexnet) or random:RUN.")
+    if not (Path(name).exists() and _weights_path(name).is_file()):
+        return build_encoder(name, settings, seed)
+    path = _weights_path(name)
+    _, card = read_weights(path)
+    if card is None:
+        raise UsageError(f"{path} does not say which encoder it is for: write random:ENCODER.")
+    _refuse_settings(settings, f"{path} has an architecture of its own")
+    return _build(card.encoder, _stored_config(card, path), seed)
+
+
+def _open_pretrained(source: str, spec: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
+    try:
+        encoder, card = build_encoder(spec, {**settings, "pretrained": "true"}, seed)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"The weights of {source} could not be had ({reason}): give a local file by --from {spec}=FILE."
+        ) from None
+    origin = {"method": f"{source} (pretrained)", "pretext": "library weights", "supervision": "labels"}
+    return encoder, card.model_copy(update=origin)
+
+
+def _open_foreign(spec: str, path: Path, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
+    encoder, card = build_encoder(spec, settings, seed)
+    load_strictly(encoder, read_weights(_weights_path(str(path)))[0], path)
+    origin = {"method": f"{spec} from {path.name}", "pretext": "unknown", "supervision": "unknown"}
+    return encoder, card.model_copy(update=origin)
+
+
+def _weights_path(source: str) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        path = path / ENCODER_FILE
+    if not path.is_file():
+        raise UsageError(
+            f"There are no weights at '{source}': name random:ENCODER, torchvision:alexnet, timm:NAME, a run folder "
+            f"with {ENCODER_FILE} in it, or ENCODER=FILE."
+        )
+    return path
+
+
+def _refuse_settings(settings: Mapping[str, str], reason: str) -> None:
+    if settings:
+        raise UsageError(f"--set encoder.{next(iter(settings))} cannot apply: {reason}. Leave it out.")
+
+
+def _default_config(kind: type[Settings], name: str, argument: str) -> Settings:
+    if not argument:
+        return kind()
+    if "argument" not in kind.model_fields:
+        raise UsageError(f"Encoder '{name}' takes no argument and '{argument}' was given: write --encoder {name}.")
+    return config.check(kind, "encoder", {"argument": argument})
+
+
+def _stored_config(card: Card, path: Path) -> Settings:
+    name, _ = catalog.split_argument(card.encoder)
+    kind: type[Settings] = catalog.load("encoders", name).Config
+    # Weights follow from the file, so a library's download must not be asked for again.
+    values = {k: (False if k == "pretrained" else v) for k, v in card.encoder_config.items()}
+    return config.check(kind, f"{path.name}: encoder", values)
+
+
+def _without_prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = dict(state)
+    while not (found.keys() & wanted.keys()):
+        prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in found)), None)
+        if prefix is None:
+            break
+        found = {k.removeprefix(prefix): v for k, v in found.items()}
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)}" + (f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "")

@@ -1,0 +1,95 @@
+"""CaffeNet, the paper's AlexNet: five convolutions, grouped, with pooling and local response normalisation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_inpaint.config import Settings
+from ssl_inpaint.core import Encoder, Stage
+from ssl_inpaint.images import IMAGENET_MEAN
+
+
+class Config(Settings):
+    """The defaults are CaffeNet's; `compact_alexnet` is the variant for small images."""
+
+    channels: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256)  # conv1..conv5
+    groups: Literal[1, 2] = 2  # of conv2, conv4 and conv5, as on the two GPUs of 2012
+    stem: Literal["11x11/4", "7x7/2"] = "11x11/4"  # conv1's kernel / stride
+    normalization: Literal["lrn", "batch", "none"] = "lrn"
+    initial_deviation: float | None = 0.01  # of the Gaussian weights; None: Kaiming's, by fan-in
+
+
+def build(config: Config) -> Encoder:
+    """The encoder with random weights, drawn from torch's current random state."""
+    return AlexNet(config)
+
+
+class AlexNet(Encoder):
+    """conv1, pool1, conv2, pool2, conv3, conv4, conv5, pool5: each map after its ReLU (and BatchNorm, if any).
+
+    At 227 x 227: 55, 27, 27, 13, 13, 13, 13, 6 pixels a side. Source: Krizhevsky et al. 2012; paper section 3.1.
+    Deviation: conv1 is not padded and pooling rounds up, as in Caffe, so any input from 64 pixels has every stage.
+    """
+
+    smallest_input = 64
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = config.channels
+        kernel, stride, padding = (11, 4, 0) if config.stem == "11x11/4" else (7, 2, 3)
+        bias = config.normalization != "batch"
+        g = config.groups
+        self.conv1 = nn.Conv2d(3, c1, kernel, stride, padding, bias=bias)
+        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=g, bias=bias)
+        self.conv3 = nn.Conv2d(c2, c3, 3, padding=1, bias=bias)
+        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=g, bias=bias)
+        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=g, bias=bias)
+        # Deviation: BatchNorm, where chosen, follows each convolution; the paper's network has none.
+        norms = [nn.BatchNorm2d(c) if config.normalization == "batch" else nn.Identity() for c in config.channels]
+        self.norms = nn.ModuleList(norms)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.response = nn.LocalResponseNorm(5, 1e-4, 0.75) if config.normalization == "lrn" else nn.Identity()
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.stages = {
+            "conv1": Stage(c1, stride),
+            "pool1": Stage(c1, stride * 2),
+            "conv2": Stage(c2, stride * 2),
+            "pool2": Stage(c2, stride * 4),
+            "conv3": Stage(c3, stride * 4),
+            "conv4": Stage(c4, stride * 4),
+            "conv5": Stage(c5, stride * 4),
+            "pool5": Stage(c5, stride * 8),
+        }
+        initialise(self, config.initial_deviation)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """B x 3 x H x W in [0, 1] to the eight stages."""
+        # Caffe's input scale, 0 to 255 less the mean: the constants of response normalisation are made for it.
+        conv1 = self._convolve(images * 255 - self.mean, 0)
+        pool1 = self.pool(conv1)
+        conv2 = self._convolve(self.response(pool1), 1)
+        pool2 = self.pool(conv2)
+        conv3 = self._convolve(self.response(pool2), 2)
+        conv4 = self._convolve(conv3, 3)
+        conv5 = self._convolve(conv4, 4)
+        maps = (conv1, pool1, conv2, pool2, conv3, conv4, conv5, self.pool(conv5))
+        return dict(zip(self.stages, maps, strict=True))
+
+    def _convolve(self, maps: Tensor, index: int) -> Tensor:
+        convolution = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)[index]
+        return torch.relu(self.norms[index](convolution(maps)))
+
+
+def initialise(network: nn.Module, deviation: float | None) -> None:
+    """Gaussian weights of that standard deviation (None: Kaiming's for ReLU), zero biases: Table 2's random row."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            if deviation is None:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            else:
+                nn.init.normal_(module.weight, std=deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,53 @@
+"""torchvision's AlexNet (one tower, no normalisation layers), random or with its ImageNet weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ssl_inpaint.config import Settings
+from ssl_inpaint.core import Encoder, Stage
+from ssl_inpaint.images import IMAGENET_DEVIATION, IMAGENET_MEAN
+
+# Position of each stage's last layer in torchvision's `features`.
+_LAST_LAYER = {"conv1": 1, "pool1": 2, "conv2": 4, "pool2": 5, "conv3": 7, "conv4": 9, "conv5": 11, "pool5": 12}
+
+
+class Config(Settings):
+    """Which weights."""
+
+    pretrained: bool = False  # torchvision's IMAGENET1K_V1, downloaded where torch.hub does not have them
+
+
+def build(config: Config) -> Encoder:
+    """The encoder, random or pretrained; UsageError is the caller's where a download fails (OSError)."""
+    return TorchvisionAlexNet(config)
+
+
+class TorchvisionAlexNet(Encoder):
+    """The same eight stage names as `alexnet`; channels 64, 192, 384, 256, 256. Source: Krizhevsky 2014."""
+
+    smallest_input = 64
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        from torchvision.models import alexnet
+
+        self.features = alexnet(weights="IMAGENET1K_V1" if config.pretrained else None).features
+        for module in self.features:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # a stage that a later layer overwrites would not be that stage
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
+        channels = {"conv1": 64, "pool1": 64, "conv2": 192, "pool2": 192, "conv3": 384, "conv4": 256}
+        strides = {"conv1": 4, "pool1": 8, "conv2": 8}
+        names = _LAST_LAYER
+        self.stages = {n: Stage(channels.get(n, 256), strides.get(n, 32 if n == "pool5" else 16)) for n in names}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """B x 3 x H x W in [0, 1] to the eight stages."""
+        maps, at = (images - self.mean) / self.deviation, {}
+        for position, layer in enumerate(self.features):
+            maps = layer(maps)
+            at[position] = maps
+        return {name: at[position] for name, position in _LAST_LAYER.items()}

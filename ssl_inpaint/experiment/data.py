@@ -1,0 +1,57 @@
+"""Splits opened and decoded once: what every verb begins with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_inpaint.core import Split
+from ssl_inpaint.data.specs import open_data
+from ssl_inpaint.data.store import ImageStore, join, open_store
+from ssl_inpaint.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Readable images of one split, decoded, with their labels in the same order."""
+
+    split: Split
+    store: ImageStore
+    labels: Tensor | None
+
+    @property
+    def digest(self) -> str:
+        """Identifies images and labels by content, wherever they lie."""
+        digest = hashlib.sha256(self.store.digest.encode())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels.numpy()).tobytes())
+        return digest.hexdigest()
+
+
+def open_examples(spec: str, split: str, settings: Mapping[str, str], store_size: int) -> Examples:
+    """One split at that short side in pixels; UsageError where it is missing or unreadable."""
+    found = open_data(spec, split, settings)
+    store = open_store(found.images, store_size)
+    labels = None if found.labels is None else torch.from_numpy(found.labels[store.kept])
+    return Examples(found, store, labels)
+
+
+def open_labelled(spec: str, split: str, settings: Mapping[str, str], store_size: int) -> tuple[Examples, Tensor]:
+    """As open_examples, and its labels; UsageError where the data set has none."""
+    examples = open_examples(spec, split, settings, store_size)
+    if examples.labels is None:
+        raise UsageError(
+            f"Data set '{spec}' has no labels and this needs them: name a labelled one, "
+            "such as shapes, voc2007:PATH or imagefolder:PATH."
+        )
+    return examples, examples.labels
+
+
+def joined(parts: Sequence[tuple[Examples, Tensor]]) -> tuple[ImageStore, Tensor]:
+    """Several labelled splits as one."""
+    return join([examples.store for examples, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -1,0 +1,277 @@
+"""`ssl-inpaint pretrain`: unlabelled images in, a run folder with an encoder out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_inpaint import catalog, checkpoint, config, figures, files, records, runlog, train
+from ssl_inpaint.batches import ImageBatches, fixed_views
+from ssl_inpaint.checkpoint import Card
+from ssl_inpaint.core import Batch, Pretext, TrainingFacts
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.data import Examples, open_examples
+from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, Recipe
+from ssl_inpaint.records import Ledger, Record
+from ssl_inpaint.runtime import Runtime, claimed, seed_for, seeded
+
+HELD_OUT_IMAGES = 256  # of those that pretraining may read, at most a twentieth: for the samples and the validation
+SAMPLES = 8  # rows of a sample grid
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a pretraining run made."""
+
+    folder: Path
+    card: Card
+    fit: train.Fit
+    validation: dict[str, float]  # at the last step
+
+
+def plan_pretraining(
+    data: str, pretext: str, recipe: str, encoder: str | None, settings: Mapping[str, Mapping[str, str]], seed: int
+) -> PretrainPlan:
+    """A complete plan from names and `--set` values; UsageError names whatever does not exist or is not allowed."""
+    _refuse_unknown_parts(settings, ("data", "encoder", "pretext", "crops", "train", "run"))
+    base: Recipe = catalog.load("recipes", recipe).build()
+    own = {} if encoder not in (None, base.encoder) else base.encoder_settings
+    part = catalog.load("pretext", pretext)
+    pretext_settings = dict(settings.get("pretext", {}))
+    silhouettes = pretext_settings.pop("silhouettes", None)
+    return PretrainPlan(
+        data=data,
+        data_settings=dict(settings.get("data", {})),
+        encoder=encoder or base.encoder,
+        encoder_settings={**own, **settings.get("encoder", {})},
+        pretext=pretext,
+        pretext_config=config.override(part.Config(), "pretext", pretext_settings).model_dump(mode="json"),
+        silhouettes=silhouettes,
+        crops=config.override(base.crops, "crops", settings.get("crops", {})),
+        train=config.override(base.train, "train", settings.get("train", {})),
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+def pretrain(
+    plan: PretrainPlan,
+    folder: Path,
+    runtime: Runtime,
+    ledger: Ledger | None = None,
+    resume: bool = False,
+    workers: int = 1,
+) -> Pretrained:
+    """Trains plan.pretext on plan.data and writes the run folder.
+
+    {config.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, loss_curve.png,
+    encoder.safetensors}. With a ledger the held-out scores of the task itself are recorded. UsageError where the
+    folder holds another run, or is in use; nothing is written before data, encoder and settings have been checked.
+    """
+    part = catalog.load("pretext", plan.pretext)
+    pretext_config = config.check(part.Config, "pretext", plan.pretext_config)
+    if not resume:
+        _refuse_used(folder)
+    encoder, blank = checkpoint.build_encoder(plan.encoder, plan.encoder_settings, plan.seed)
+    if plan.crops.size < encoder.smallest_input:
+        raise UsageError(
+            f"crops.size = {plan.crops.size}: encoder '{plan.encoder}' takes {encoder.smallest_input} pixels or more."
+        )
+    examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
+    facts = _facts(plan, examples)
+    with seeded(seed_for(plan.seed, "pretext")):
+        objective: Pretext = part.build(pretext_config, encoder, facts)
+    with claimed(folder):
+        files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
+        members, held_out = _hold_out(examples)
+        labels = examples.labels if part.SUPERVISION == "labels" else None
+        batches = ImageBatches(
+            examples.store, labels, plan.crops, plan.train.batch_size, seed_for(plan.seed, "data"), members
+        )
+        watcher = _Watcher(folder, objective, examples, labels, held_out, plan, runtime)
+        fit = train.fit(
+            objective,
+            batches,
+            plan.train,
+            seed=plan.seed,
+            runtime=runtime,
+            folder=folder,
+            resume=resume,
+            label=f"pretrain {plan.pretext}",
+            workers=workers,
+            on_sample=watcher.look,
+        )
+        card = _card(plan, part, pretext_config, blank, examples, fit)
+        checkpoint.save_encoder(folder / checkpoint.ENCODER_FILE, encoder, card)
+        log = runlog.read_log(folder / "log.jsonl")
+        figures.save(figures.loss_curve(log), folder / "loss_curve.png")
+        validation = watcher.latest()
+        if ledger is not None and validation:
+            ledger.add(_records(plan, card, encoder, validation, len(held_out), fit, runtime, workers))
+    return Pretrained(folder, card, fit, validation)
+
+
+class _Watcher:
+    """Looks at held-out images as training goes: sample grids, and how well the task itself is done."""
+
+    def __init__(
+        self,
+        folder: Path,
+        objective: Pretext,
+        examples: Examples,
+        labels: Tensor | None,
+        held_out: Tensor,
+        plan: PretrainPlan,
+        runtime: Runtime,
+    ) -> None:
+        self.folder, self.objective, self.runtime = folder, objective, runtime
+        self.path = folder / "validation.jsonl"
+        self.seed = seed_for(plan.seed, "validation")
+        views = fixed_views(examples.store, plan.crops, "centre", 64, held_out)
+        self.batches = [
+            Batch(cut[0], None if labels is None else labels[positions]) for positions, cut in views
+        ]
+
+    def look(self, step: int) -> None:
+        """Writes samples/<step>.png and a line of validation.jsonl; the networks are put back in training mode."""
+        with _evaluating(self.objective), self.runtime.autocast():
+            values = self._validate()
+            generator = self._generator()
+            first = train.on_device(self.batches[0], self.runtime)
+            columns = self.objective.preview(Batch(first.images[:SAMPLES]), generator)
+        before = [line for line in runlog.read_log(self.path) if line["step"] < step]
+        lines = [*before, {"step": step, **values}]
+        files.write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+        if columns:
+            grid = figures.sample_grid([c.float().cpu().numpy() for c in columns.values()], list(columns))
+            figures.save(grid, self.folder / "samples" / f"{step:07d}.png")
+
+    def latest(self) -> dict[str, float]:
+        """The values of the last look; none before the first."""
+        lines = runlog.read_log(self.path)
+        return {k: v for k, v in lines[-1].items() if k != "step"} if lines else {}
+
+    def _validate(self) -> dict[str, float]:
+        generator, sums, count = self._generator(), dict[str, float](), 0
+        for batch in self.batches:
+            values = self.objective.validate(train.on_device(batch, self.runtime), generator)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.images)
+            count += len(batch.images)
+        return {name: total / count for name, total in sums.items()}
+
+    def _generator(self) -> torch.Generator:
+        """The same draws at every look, so that looks differ by the network only."""
+        return torch.Generator(self.runtime.device).manual_seed(self.seed)
+
+
+@contextmanager
+def _evaluating(objective: Pretext) -> Any:
+    modules = [player.module for player in objective.players().values()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for module in modules:
+            module.train()
+
+
+def _facts(plan: PretrainPlan, examples: Examples) -> TrainingFacts:
+    silhouettes = None
+    if plan.silhouettes is not None:
+        from ssl_inpaint.data.silhouettes import load_silhouettes
+
+        silhouettes = torch.from_numpy(load_silhouettes(Path(plan.silhouettes)))
+    classes = len(examples.split.classes) if examples.labels is not None else 0
+    return TrainingFacts(plan.crops.size, classes, examples.split.is_multilabel, silhouettes)
+
+
+def _hold_out(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Positions to train on and positions to look at; drawn by name, so the same whatever else is in the folder."""
+    count = len(examples.store)
+    names = [examples.split.images.name(int(position)) for position in examples.store.kept]
+    order = sorted(range(count), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    held_out = min(HELD_OUT_IMAGES, max(1, count // 20))
+    if count < 2:
+        raise UsageError(f"Data set '{examples.split.dataset}' has {count} readable image: pretraining needs 2 or more.")
+    return torch.tensor(sorted(order[held_out:])), torch.tensor(sorted(order[:held_out]))
+
+
+def _card(
+    plan: PretrainPlan, part: ModuleType, pretext_config: Any, blank: Card, examples: Examples, fit: train.Fit
+) -> Card:
+    return blank.model_copy(
+        update={
+            "method": part.method_name(pretext_config),
+            "pretext": plan.pretext,
+            "supervision": part.SUPERVISION,
+            "dataset": examples.split.dataset,
+            "dataset_sha256": examples.digest,
+            "image_size": plan.crops.size,
+            "steps": fit.steps,
+            "recipe": plan.recipe,
+            "config_hash": config.hash_of(plan.pretext_config, plan.crops, plan.train, plan.encoder_settings),
+            "pretraining_seconds": fit.seconds,
+        }
+    )
+
+
+def _records(
+    plan: PretrainPlan,
+    card: Card,
+    encoder: torch.nn.Module,
+    validation: Mapping[str, float],
+    count: int,
+    fit: train.Fit,
+    runtime: Runtime,
+    workers: int,
+) -> list[Record]:
+    return [
+        Record(
+            method=card.method,
+            pretext=card.pretext,
+            encoder=card.encoder,
+            weights_sha256=checkpoint.weights_sha256(encoder),
+            supervision=card.supervision,
+            task="pretext",
+            protocol=f"{plan.pretext} held-out/v1",
+            mode="-",
+            dataset=card.dataset,
+            dataset_sha256=card.dataset_sha256,
+            split="pretrain, held out",
+            metric=name,
+            seed=plan.seed,
+            recipe=plan.recipe,
+            config_hash=card.config_hash,
+            value=value,
+            higher_is_better=False,
+            n_examples=count,
+            **records.provenance(runtime.describe(), fit.seconds, fit.seconds, workers),
+        )
+        for name, value in validation.items()
+    ]
+
+
+def _refuse_used(folder: Path) -> None:
+    if (folder / PLAN_FILE).exists():
+        raise UsageError(f"{folder} holds a run already: go on with it by --resume {folder}, or choose another --output.")
+    if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")
+
+
+def _refuse_unknown_parts(settings: Mapping[str, object], known: tuple[str, ...]) -> None:
+    for part in settings:
+        if part not in known:
+            from ssl_inpaint.errors import unknown_name
+
+            raise unknown_name("part to --set", part, known)

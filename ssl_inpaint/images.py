@@ -1,0 +1,50 @@
+"""Arithmetic on batches of images: the mean colour, crop windows, and bytes to floats."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Of RGB in [0, 1], R first: the usual ImageNet statistics, which torchvision's and most of timm's weights expect.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [0, 1]."""
+    return images.float().div_(255)
+
+
+def fill_mean(images: Tensor, hole: Tensor) -> Tensor:
+    """Images whose hidden pixels are the ImageNet mean colour, R, G, B in that order (paper section 3.1).
+
+    Deviation: the released Torch code fills R=117, G=104, B=123, a permutation of the mean that looks like a slip.
+    """
+    colour = torch.tensor(IMAGENET_MEAN, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return torch.where(hole, colour, images)
+
+
+def random_windows(heights: Tensor, widths: Tensor, shares: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Square crop windows at random places: B x 4 as x, y, width, height in whole pixels.
+
+    The side is a uniform share of the image's short side, between the two `shares` (at most 1).
+    """
+    low, high = shares
+    draws = torch.rand(3, len(heights), generator=generator, dtype=torch.float64)
+    side = (torch.minimum(heights, widths) * (low + (high - low) * draws[0])).round().clamp(min=1)
+    x = (draws[1] * (widths - side + 1)).floor()
+    y = (draws[2] * (heights - side + 1)).floor()
+    return torch.stack([x, y, side, side], dim=1)
+
+
+def fixed_windows(heights: Tensor, widths: Tensor, share: float, place: tuple[float, float]) -> Tensor:
+    """Square windows of that share of the short side at one place: (0.5, 0.5) the centre, (0, 0) the top left."""
+    side = (torch.minimum(heights, widths) * share).round().clamp(min=1)
+    x = ((widths - side) * place[0]).round()
+    y = ((heights - side) * place[1]).round()
+    return torch.stack([x, y, side, side], dim=1)
+
+
+def random_flips(count: int, generator: torch.Generator) -> Tensor:
+    """B bool, True for the half to mirror."""
+    return torch.rand(count, generator=generator) < 0.5

@@ -1,0 +1,88 @@
+"""What a run is told: complete, frozen, saved beside what it made, and enough to run it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from ssl_inpaint import config
+from ssl_inpaint.batches import Crops, Views
+from ssl_inpaint.config import Settings
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.train import FitConfig
+
+
+class Recipe(Settings):
+    """Settings for pretraining, under a name; what they cost and give is in the docstring of their file."""
+
+    encoder: str
+    encoder_settings: dict[str, str] = {}
+    crops: Crops
+    train: FitConfig
+
+
+class Protocol(Settings):
+    """Settings of a measurement, under a name and a version: a changed default is a new version."""
+
+    name: str
+    version: int
+    task: str
+    head: dict[str, Any] = {}  # fields of the transfer task's Config that differ from its defaults
+    crops: Crops
+    test_views: Views = "centre"  # outputs are averaged over them
+    cached_views: int = Field(8, ge=1)  # random crops of every image that a frozen encoder describes
+    learning_rates: tuple[float, ...] = ()  # tried on train, chosen on val; empty: train.learning_rate as it is
+    train: FitConfig  # when fine-tuning
+    frozen_train: FitConfig  # of the head on cached features
+
+    @property
+    def label(self) -> str:
+        """name/version, as records carry it."""
+        return f"{self.name}/v{self.version}"
+
+
+class PretrainPlan(Settings):
+    """One pretraining run."""
+
+    data: str
+    data_settings: dict[str, str] = {}
+    encoder: str
+    encoder_settings: dict[str, str] = {}
+    pretext: str
+    pretext_config: dict[str, Any] = {}
+    silhouettes: str | None = None  # a folder of masks for region holes; None: the procedural set
+    crops: Crops
+    train: FitConfig
+    recipe: str
+    seed: int = Field(0, ge=0)
+
+
+class TransferPlan(Settings):
+    """One measurement of one encoder."""
+
+    data: str
+    data_settings: dict[str, str] = {}
+    source: str
+    encoder_settings: dict[str, str] = {}
+    mode: Literal["frozen", "finetune"]
+    protocol: Protocol
+    protocol_label: str  # the protocol's own label, marked where a setting was changed
+    seed: int = Field(0, ge=0)
+
+
+P = TypeVar("P", bound=Settings)
+PLAN_FILE = "config.json"
+
+
+def read_plan(kind: type[P], folder: Path) -> P:
+    """The plan a run folder was made with; UsageError where there is none or it is of another kind."""
+    path = folder / PLAN_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{folder} is no run folder ({PLAN_FILE} cannot be read): name one to resume.") from None
+    values.pop("schema", None)
+    return config.check(kind, str(path), values)

@@ -1,0 +1,1 @@
+"""How an encoder is measured: named, versioned protocols, one file each."""

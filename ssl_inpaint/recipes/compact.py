@@ -1,0 +1,16 @@
+"""Pretraining for small machines: AlexNet at 96 pixels, 20,000 steps of 64; half an hour is 5,000 steps on 2 cores."""
+
+from __future__ import annotations
+
+from ssl_inpaint.batches import Crops
+from ssl_inpaint.plans import Recipe
+from ssl_inpaint.train import FitConfig
+
+
+def build() -> Recipe:
+    """The recipe."""
+    return Recipe(
+        encoder="compact_alexnet",
+        crops=Crops(size=96, store_size=112, smallest_share=0.6, largest_share=1.0),
+        train=FitConfig(steps=20_000, batch_size=64, optimizer="adam", learning_rate=1e-3, warmup_steps=100),
+    )

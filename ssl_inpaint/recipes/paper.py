@@ -1,0 +1,28 @@
+"""The paper's feature learning: CaffeNet at 227 pixels, random regions, 100,000 iterations of 256, Adam 1e-4.
+
+Cost: 14 hours on the paper's Titan X. The learning rate is recalled, not verified, for random regions; the batch size
+of feature learning is not stated in the sources at hand, and 256 is this suite's choice.
+"""
+
+from __future__ import annotations
+
+from ssl_inpaint.batches import Crops
+from ssl_inpaint.plans import Recipe
+from ssl_inpaint.train import FitConfig
+
+
+def build() -> Recipe:
+    """The recipe."""
+    return Recipe(
+        encoder="alexnet",
+        crops=Crops(size=227, store_size=256, smallest_share=227 / 256, largest_share=227 / 256),
+        train=FitConfig(
+            steps=100_000,
+            batch_size=256,
+            optimizer="adam",
+            learning_rate=1e-4,
+            schedule="constant",
+            checkpoint_every_steps=1000,
+            sample_every_steps=5000,
+        ),
+    )

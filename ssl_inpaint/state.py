@@ -1,0 +1,78 @@
+"""Where training stands: everything that a resumed run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from ssl_inpaint import files
+from ssl_inpaint.core import Player
+from ssl_inpaint.errors import UsageError
+
+SCHEMA = 1
+
+
+class TrainingState:
+    """Step, seconds, weights and optimisers. Random states need no saving: every draw is a function of the step."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        players: Mapping[str, Player],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        identity: str,
+    ) -> None:
+        self.path = folder / "checkpoint.pt" if folder else None
+        self.players, self.optimizers, self.identity = players, optimizers, identity
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: dict[str, float] = {}
+
+    def save(self) -> None:
+        """Writes checkpoint.pt whole or not at all; does nothing without a folder."""
+        if self.path is None:
+            return
+        content = {
+            "schema": SCHEMA,
+            "identity": self.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "modules": {name: player.module.state_dict() for name, player in self.players.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+        with files.replacing(self.path) as temporary:
+            try:
+                torch.save(content, temporary)
+            except RuntimeError as error:  # torch's zip writer turns a full disk into this
+                raise OSError(str(error).splitlines()[0]) from None
+
+    def load(self) -> None:
+        """Takes up checkpoint.pt if there is one; UsageError where it is broken or of a run with other settings."""
+        if self.path is None or not self.path.exists():
+            return
+        content = self._read()
+        if content.get("schema") != SCHEMA or content.get("identity") != self.identity:
+            raise UsageError(
+                f"{self.path} belongs to a run with other settings: resume with the settings it began with, "
+                "or choose another --output."
+            )
+        for name, player in self.players.items():
+            player.module.load_state_dict(content["modules"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][name])
+        self.step, self.seconds, self.losses = content["step"], content["seconds"], content["losses"]
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{self.path} cannot be read ({reason}): remove it to begin anew.") from None
+        if not isinstance(content, dict):
+            raise UsageError(f"{self.path} is not a checkpoint of this suite: remove it to begin anew.")
+        return content

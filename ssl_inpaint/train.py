@@ -1,0 +1,231 @@
+"""The one training loop: pretraining, transfer and adversaries alike."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssl_inpaint import progress
+from ssl_inpaint.batches import Batches
+from ssl_inpaint.config import Settings, hash_of
+from ssl_inpaint.core import Batch, Objective, Player
+from ssl_inpaint.images import to_float
+from ssl_inpaint.runlog import RunLog
+from ssl_inpaint.runtime import Precision, Runtime, StopRequest, seed_for, seeded
+from ssl_inpaint.state import TrainingState
+
+
+class FitConfig(Settings):
+    """How long and how: everything about optimisation that may change a number."""
+
+    steps: int = Field(2000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)  # Adam's first decay, or SGD's momentum; 0.5 in the released code
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_every_steps: int = Field(10_000, ge=1)  # of the "step" schedule
+    decay_factor: float = Field(0.5, gt=0, le=1)
+    clip_norm: float | None = Field(None, gt=0)  # of each player's gradient; None: never clipped
+    precision: Precision = "auto"
+    channels_last: bool = True
+    compile: bool = False  # torch.compile: pays off on long runs only
+    log_every_steps: int = Field(20, ge=1)
+    checkpoint_every_steps: int = Field(500, ge=1)
+    sample_every_steps: int = Field(500, ge=1)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a finished run of the loop cost and where its losses ended (mean over the last logged window)."""
+
+    steps: int
+    examples: int
+    seconds: float
+    losses: dict[str, float]
+
+
+class Interrupted(Exception):
+    """The loop was asked to stop; what it had is in the checkpoint, if there is a folder."""
+
+
+class NotFinite(ArithmeticError):
+    """A loss became infinite or not a number; the message names the step and the player."""
+
+
+def fit(
+    objective: Objective,
+    batches: Batches,
+    config: FitConfig,
+    *,
+    seed: int,
+    runtime: Runtime,
+    folder: Path | None = None,
+    resume: bool = False,
+    label: str = "training",
+    workers: int = 1,
+    on_sample: Callable[[int], None] | None = None,
+) -> Fit:
+    """Optimises `objective` for config.steps and returns what it cost.
+
+    With a folder: log.jsonl, TensorBoard events and checkpoint.pt are written there, and `resume` goes on from the
+    checkpoint; on a CPU the result then equals that of an uninterrupted run bit for bit. Raises Interrupted after
+    SIGTERM or Ctrl-C, once the checkpoint is written, and NotFinite where a loss is no longer a number.
+    """
+    players = objective.players()
+    for player in players.values():
+        _prepare(player, config, runtime)
+    optimizers = {name: _optimizer(player, config) for name, player in players.items()}
+    state = TrainingState(folder, players, optimizers, hash_of(config, seed))
+    if resume:
+        state.load()
+    examples = config.steps * config.batch_size
+    if state.step >= config.steps:
+        return Fit(config.steps, examples, state.seconds, state.losses)
+    stop, generator = StopRequest(), torch.Generator(runtime.device)
+    began = time.monotonic() - state.seconds
+    with (
+        stop.listening(),
+        RunLog(folder, state.step) as log,
+        seeded(seed),
+        progress.bar(label, examples, done=state.step * config.batch_size) as bar,
+        _prefetched(batches, range(state.step, config.steps), workers) as upcoming,
+    ):
+        for batch in upcoming:
+            rate = learning_rate_at(config, state.step)
+            _set_learning_rates(optimizers, players, rate)
+            torch.manual_seed(seed_for(seed, "step", state.step))  # dropout: a function of the step alone
+            generator.manual_seed(seed_for(seed, "draw", state.step))
+            losses = _update(objective, optimizers, on_device(batch, runtime), generator, config, runtime, state.step)
+            state.step += 1
+            state.seconds = time.monotonic() - began
+            log.note(losses, config.batch_size)
+            bar.advance(config.batch_size, note=log.latest())
+            if _is_due(state.step, config.log_every_steps, config):
+                state.losses = log.write(state.step, state.seconds, rate)
+            if on_sample is not None and _is_due(state.step, config.sample_every_steps, config):
+                on_sample(state.step)
+            if stop.signal_name or _is_due(state.step, config.checkpoint_every_steps, config):
+                state.save()
+            if stop.signal_name and state.step < config.steps:
+                raise Interrupted(_stopped(stop.signal_name, state.step, config.steps, folder))
+    return Fit(config.steps, examples, state.seconds, state.losses)
+
+
+def learning_rate_at(config: FitConfig, step: int) -> float:
+    """The base learning rate of a step, counted from 0: warm-up, then the schedule as a function of progress."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        return config.learning_rate * 0.5 * (1 + float(torch.cos(torch.tensor(share * torch.pi, dtype=torch.float64))))
+    if config.schedule == "step":
+        return config.learning_rate * config.decay_factor ** (step // config.decay_every_steps)
+    return config.learning_rate
+
+
+def on_device(batch: Batch, runtime: Runtime) -> Batch:
+    """The batch where the network is: images as floats in [0, 1], features as they are cached."""
+    data = batch.images.to(runtime.device, non_blocking=True)
+    if data.dtype == torch.uint8:
+        data = to_float(data)
+    if data.ndim == 4:
+        data = data.contiguous(memory_format=torch.channels_last)
+    labels = None if batch.labels is None else batch.labels.to(runtime.device, non_blocking=True)
+    return Batch(data, labels)
+
+
+def _prepare(player: Player, config: FitConfig, runtime: Runtime) -> None:
+    player.module.to(runtime.device).train()
+    if config.channels_last:
+        player.module.to(memory_format=torch.channels_last)
+    if config.compile:
+        player.module.compile()
+
+
+def _optimizer(player: Player, config: FitConfig) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(g.parameters), "weight_decay": config.weight_decay * g.weight_decay_ratio}
+        for g in player.groups
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.learning_rate, momentum=config.beta1)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, config.learning_rate, betas=(config.beta1, 0.999), fused=True)
+
+
+def _set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], players: dict[str, Player], rate: float) -> None:
+    for name, player in players.items():
+        for state, group in zip(optimizers[name].param_groups, player.groups, strict=True):
+            state["lr"] = rate * group.learning_rate_ratio
+
+
+def _update(
+    objective: Objective,
+    optimizers: dict[str, torch.optim.Optimizer],
+    batch: Batch,
+    generator: torch.Generator,
+    config: FitConfig,
+    runtime: Runtime,
+    step: int,
+) -> dict[str, Tensor]:
+    """One step of every player, in the order in which the objective yields their losses."""
+    found: dict[str, Tensor] = {}
+    pending = objective.losses(batch, generator)
+    while True:
+        with runtime.autocast():  # entered anew for each loss, so that backward runs outside it
+            pair = next(pending, None)
+        if pair is None:
+            return found
+        name, loss = pair
+        if not torch.isfinite(loss):
+            raise NotFinite(f"The loss of '{name}' is {loss.item()} at step {step}: lower train.learning_rate.")
+        optimizer = optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.clip_norm is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        optimizer.step()
+        found[name] = loss.detach()
+
+
+@contextmanager
+def _prefetched(batches: Batches, steps: range, workers: int) -> Iterator[Iterator[Batch]]:
+    """The batches of those steps in order, the next few made by threads meanwhile."""
+    pool = ThreadPoolExecutor(max(1, workers))
+
+    def upcoming() -> Iterator[Batch]:
+        waiting: deque[Future[Batch]] = deque()
+        for step in steps:
+            waiting.append(pool.submit(batches.at, step))
+            if len(waiting) > 2 * max(1, workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    try:
+        yield upcoming()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_due(step: int, every: int, config: FitConfig) -> bool:
+    return step % every == 0 or step == config.steps
+
+
+def _stopped(signal_name: str, step: int, steps: int, folder: Path | None) -> str:
+    kept = f"its checkpoint is in {folder}; go on with --resume" if folder else "nothing was kept (no run folder)"
+    return f"Stopped by {signal_name} after step {step} of {steps}: {kept}."
