@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import torch
@@ -72,16 +72,25 @@ class EpochOrder:
 
 
 class ImageBatches:
-    """Random crops of stored images, as uint8."""
+    """Random crops of stored images, as uint8; of those at `members` only, where given."""
 
-    def __init__(self, store: ImageStore, labels: Tensor | None, crops: Crops, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        labels: Tensor | None,
+        crops: Crops,
+        batch_size: int,
+        seed: int,
+        members: Tensor | None = None,
+    ) -> None:
         self.store, self.labels, self.crops, self.batch_size, self.seed = store, labels, crops, batch_size, seed
-        self.order = EpochOrder(len(store), batch_size, seed)
+        self.members = torch.arange(len(store)) if members is None else members
+        self.order = EpochOrder(len(self.members), batch_size, seed)
         self.heights, self.widths = torch.from_numpy(store.heights), torch.from_numpy(store.widths)
 
     def at(self, step: int) -> Batch:
         """B x 3 x size x size uint8 and the labels of the same images."""
-        positions = self.order.at(step)
+        positions = self.members[self.order.at(step)]
         generator = torch.Generator().manual_seed(seed_for(self.seed, "crop", step))
         shares = (self.crops.smallest_share, self.crops.largest_share)
         windows = images.random_windows(self.heights[positions], self.widths[positions], shares, generator)
@@ -106,17 +115,15 @@ class FeatureBatches:
 
 
 def fixed_views(
-    store: ImageStore, crops: Crops, views: Views, batch_size: int
+    store: ImageStore, crops: Crops, views: Views, batch_size: int, members: Tensor | None = None
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Every image once, in order: positions B, and one B x 3 x size x size uint8 tensor for each test view.
+    """Every image (or every member) once, in order: positions B, and one B x 3 x size x size uint8 tensor a test view.
 
     The windows' share of the short side is the largest that training saw.
     """
     places = _PLACES[: 1 if views == "centre" else 5]
     mirrors = (False, True) if views == "ten" else (False,)
-    for start in range(0, len(store), batch_size):
-        positions = torch.arange(start, min(start + batch_size, len(store)))
-        heights, widths = torch.from_numpy(store.heights)[positions], torch.from_numpy(store.widths)[positions]
+    for positions, heights, widths in _in_order(store, batch_size, members):
         cut = []
         for place in places:
             windows = images.fixed_windows(heights, widths, crops.largest_share, place)
@@ -132,9 +139,7 @@ def random_views(
     """Every image once, in order, with that many random training crops of each: what a feature cache is made of."""
     generator = torch.Generator().manual_seed(seed_for(seed, "views"))
     shares = (crops.smallest_share, crops.largest_share)
-    for start in range(0, len(store), batch_size):
-        positions = torch.arange(start, min(start + batch_size, len(store)))
-        heights, widths = torch.from_numpy(store.heights)[positions], torch.from_numpy(store.widths)[positions]
+    for positions, heights, widths in _in_order(store, batch_size, None):
         cut = []
         for _ in range(views):
             windows = images.random_windows(heights, widths, shares, generator)
@@ -143,6 +148,7 @@ def random_views(
         yield positions, cut
 
 
-def stack_labels(labels: Sequence[Tensor]) -> Tensor:
-    """Labels of joined stores, in the stores' order."""
-    return torch.cat(list(labels))
+def _in_order(store: ImageStore, batch_size: int, members: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    heights, widths = torch.from_numpy(store.heights), torch.from_numpy(store.widths)
+    for positions in (torch.arange(len(store)) if members is None else members).split(batch_size):
+        yield positions, heights[positions], widths[positions]

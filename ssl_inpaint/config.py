@@ -33,6 +33,13 @@ def parse_settings(assignments: Iterable[str]) -> dict[str, dict[str, str]]:
     return parsed
 
 
+def refuse_unknown_parts(settings: Iterable[str], known: Iterable[str]) -> None:
+    """UsageError where a part of `--set part.field=value` is not one of those that the verb has."""
+    for part in settings:
+        if part not in known:
+            raise unknown_name("part to --set", part, known)
+
+
 def override(config: S, part: str, changes: Mapping[str, str]) -> S:
     """`config` with the text values of `changes` put in, checked for name and type.
 

@@ -129,7 +129,7 @@ class TrainingFacts:
     image_size: int  # pixels a side of the square crops
     classes: int = 0  # 0 where there are no labels
     is_multilabel: bool = False
-    silhouettes: Tensor | None = None  # K x s x s bool for region holes; None: the procedural set
+    silhouettes: Tensor | None = None  # K x s x s distance fields for region holes; None: the procedural set
 
 
 class Pretext(Objective, Protocol):
@@ -160,11 +160,11 @@ class Transfer(Objective, Protocol):
     """An objective that measures an encoder by what a head learns on it."""
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head reads, for images B x 3 x H x W; the only use of a frozen encoder."""
+        """What the head reads, for images B x 3 x H x W."""
         ...
 
-    def predict(self, data: Tensor) -> Tensor:
-        """Outputs for images, or for their features where the encoder is frozen."""
+    def outputs(self, features: Tensor) -> Tensor:
+        """What the head makes of them: for classification, B x K logits."""
         ...
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:

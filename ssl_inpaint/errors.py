@@ -13,6 +13,10 @@ class UsageError(Exception):
     """
 
 
+class Failure(Exception):
+    """What went wrong or was stopped without the user being at fault; the command line prints it and exits with 1."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that does not exist: lists the known names and suggests the nearest."""
     names = sorted(known)

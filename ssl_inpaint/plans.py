@@ -73,6 +73,34 @@ class TransferPlan(Settings):
     seed: int = Field(0, ge=0)
 
 
+class RetrievalConfig(Settings):
+    """How patches are cut, hidden and compared; a protocol of its own, patches/v1, where nothing is changed."""
+
+    patch_size: int = Field(96, ge=16)  # pixels a side of a patch
+    store_size: int = Field(192, ge=16)  # short side of the images that patches are cut from
+    context: float = Field(2.0, gt=1)  # side of a patch over the longer side of the object in its middle
+    smallest_object: float = Field(
+        16.0, ge=1
+    )  # pixels of the store; smaller boxes are no queries and not in the gallery
+    hole_fraction: float = Field(0.25, gt=0, lt=1)  # of a patch's area, in its middle, hidden in context-only retrieval
+    queries: int = Field(500, ge=1)  # drawn from test; all where there are fewer
+    gallery: int = Field(10_000, ge=1)  # drawn from train and val; all where there are fewer
+    k: tuple[int, ...] = Field((1, 5, 10), min_length=1)  # of precision at k
+    shown_queries: int = Field(8, ge=1)  # rows of the figure, the first drawn, not chosen
+    shown_neighbours: int = Field(4, ge=1)
+
+
+class RetrievalPlan(Settings):
+    """One comparison of descriptors."""
+
+    data: str
+    data_settings: dict[str, str] = {}
+    descriptors: tuple[str, ...] = Field(min_length=1)
+    config: RetrievalConfig
+    encoder_settings: dict[str, str] = {}
+    seed: int = Field(0, ge=0)
+
+
 P = TypeVar("P", bound=Settings)
 PLAN_FILE = "config.json"
 

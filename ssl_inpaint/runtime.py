@@ -11,13 +11,23 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
+from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import UsageError, unknown_name
 
 Precision = Literal["auto", "bf16", "fp32"]
+
+
+class RunSettings(Settings):
+    """How the machine is used and where numbers go: nothing that may change a number."""
+
+    device: str = "auto"  # cpu, cuda, cuda:1; auto: CUDA where there is one
+    workers: int = Field(1, ge=1)  # threads that cut the next batches
+    ledger: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class StopRequest:
             yield
             return
         signals = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.getsignal(number) for number in signals}
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal_name = signal.Signals(number).name

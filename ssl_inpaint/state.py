@@ -55,7 +55,7 @@ class TrainingState:
         """Takes up checkpoint.pt if there is one; UsageError where it is broken or of a run with other settings."""
         if self.path is None or not self.path.exists():
             return
-        content = self._read()
+        content = _read(self.path)
         if content.get("schema") != SCHEMA or content.get("identity") != self.identity:
             raise UsageError(
                 f"{self.path} belongs to a run with other settings: resume with the settings it began with, "
@@ -67,12 +67,13 @@ class TrainingState:
             optimizer.load_state_dict(content["optimizers"][name])
         self.step, self.seconds, self.losses = content["step"], content["seconds"], content["losses"]
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"{self.path} cannot be read ({reason}): remove it to begin anew.") from None
-        if not isinstance(content, dict):
-            raise UsageError(f"{self.path} is not a checkpoint of this suite: remove it to begin anew.")
-        return content
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise UsageError(f"{path} cannot be read ({reason}): remove it to begin anew.") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is not a checkpoint of this suite: remove it to begin anew.")
+    return content

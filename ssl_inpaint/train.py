@@ -19,6 +19,7 @@ from ssl_inpaint import progress
 from ssl_inpaint.batches import Batches
 from ssl_inpaint.config import Settings, hash_of
 from ssl_inpaint.core import Batch, Objective, Player
+from ssl_inpaint.errors import Failure
 from ssl_inpaint.images import to_float
 from ssl_inpaint.runlog import RunLog
 from ssl_inpaint.runtime import Precision, Runtime, StopRequest, seed_for, seeded
@@ -57,11 +58,11 @@ class Fit:
     losses: dict[str, float]
 
 
-class Interrupted(Exception):
+class Interrupted(Failure):
     """The loop was asked to stop; what it had is in the checkpoint, if there is a folder."""
 
 
-class NotFinite(ArithmeticError):
+class NotFinite(Failure):
     """A loss became infinite or not a number; the message names the step and the player."""
 
 

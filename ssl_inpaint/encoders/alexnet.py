@@ -35,6 +35,7 @@ class AlexNet(Encoder):
     """
 
     smallest_input = 64
+    mean: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()

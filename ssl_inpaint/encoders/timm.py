@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,14 +37,16 @@ class TimmEncoder(Encoder):
     """stage1..stageN as timm's `features_only` gives them, normalised with the weights' own mean and deviation."""
 
     smallest_input = 32
+    mean: Tensor
+    deviation: Tensor
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         info = model.feature_info
         pairs = zip(info.channels(), info.reduction(), strict=True)
         self.stages = {f"stage{i}": Stage(c, int(r)) for i, (c, r) in enumerate(pairs, start=1)}
-        settings = model.pretrained_cfg if hasattr(model, "pretrained_cfg") else model.default_cfg
+        settings = model.pretrained_cfg
         if settings.get("fixed_input_size"):
             self.smallest_input = settings["input_size"][-1]
         self.register_buffer("mean", torch.tensor(settings["mean"]).view(1, 3, 1, 1), persistent=False)

@@ -28,6 +28,8 @@ class TorchvisionAlexNet(Encoder):
     """The same eight stage names as `alexnet`; channels 64, 192, 384, 256, 256. Source: Krizhevsky 2014."""
 
     smallest_input = 64
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -55,3 +55,21 @@ def open_labelled(spec: str, split: str, settings: Mapping[str, str], store_size
 def joined(parts: Sequence[tuple[Examples, Tensor]]) -> tuple[ImageStore, Tensor]:
     """Several labelled splits as one."""
     return join([examples.store for examples, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+def describe_data(spec: str) -> list[str]:
+    """What is at a data spec, in lines for a person: its name, then images, classes and boxes of every split."""
+    lines = []
+    for name in ("train", "val", "test", "pretrain"):
+        try:
+            split = open_data(spec, name)
+        except UsageError as error:
+            if name == "pretrain":
+                raise
+            lines.append(f"{name:<9} - ({error})")
+            continue
+        if not lines or name == "train":
+            lines.insert(0, f"{split.dataset}: {len(split.classes)} classes {', '.join(split.classes[:30])}".rstrip())
+        boxes = "" if split.objects is None else f", {sum(len(o.boxes) for o in split.objects)} boxes"
+        lines.append(f"{name:<9} {len(split.images)} images{boxes}")
+    return lines

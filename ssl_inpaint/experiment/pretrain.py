@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_inpaint import catalog, checkpoint, config, figures, files, records, runlog, train
+from ssl_inpaint import catalog, checkpoint, config, figures, files, holes, records, runlog, train
 from ssl_inpaint.batches import ImageBatches, fixed_views
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.core import Batch, Pretext, TrainingFacts
@@ -42,7 +42,7 @@ def plan_pretraining(
     data: str, pretext: str, recipe: str, encoder: str | None, settings: Mapping[str, Mapping[str, str]], seed: int
 ) -> PretrainPlan:
     """A complete plan from names and `--set` values; UsageError names whatever does not exist or is not allowed."""
-    _refuse_unknown_parts(settings, ("data", "encoder", "pretext", "crops", "train", "run"))
+    config.refuse_unknown_parts(settings, ("data", "encoder", "pretext", "crops", "train", "run"))
     base: Recipe = catalog.load("recipes", recipe).build()
     own = {} if encoder not in (None, base.encoder) else base.encoder_settings
     part = catalog.load("pretext", pretext)
@@ -137,9 +137,7 @@ class _Watcher:
         self.path = folder / "validation.jsonl"
         self.seed = seed_for(plan.seed, "validation")
         views = fixed_views(examples.store, plan.crops, "centre", 64, held_out)
-        self.batches = [
-            Batch(cut[0], None if labels is None else labels[positions]) for positions, cut in views
-        ]
+        self.batches = [Batch(cut[0], None if labels is None else labels[positions]) for positions, cut in views]
 
     def look(self, step: int) -> None:
         """Writes samples/<step>.png and a line of validation.jsonl; the networks are put back in training mode."""
@@ -191,7 +189,7 @@ def _facts(plan: PretrainPlan, examples: Examples) -> TrainingFacts:
     if plan.silhouettes is not None:
         from ssl_inpaint.data.silhouettes import load_silhouettes
 
-        silhouettes = torch.from_numpy(load_silhouettes(Path(plan.silhouettes)))
+        silhouettes = holes.signed_distance(torch.from_numpy(load_silhouettes(Path(plan.silhouettes))))
     classes = len(examples.split.classes) if examples.labels is not None else 0
     return TrainingFacts(plan.crops.size, classes, examples.split.is_multilabel, silhouettes)
 
@@ -203,7 +201,9 @@ def _hold_out(examples: Examples) -> tuple[Tensor, Tensor]:
     order = sorted(range(count), key=lambda i: hashlib.sha256(names[i].encode()).digest())
     held_out = min(HELD_OUT_IMAGES, max(1, count // 20))
     if count < 2:
-        raise UsageError(f"Data set '{examples.split.dataset}' has {count} readable image: pretraining needs 2 or more.")
+        raise UsageError(
+            f"Data set '{examples.split.dataset}' has {count} readable image: pretraining needs 2 or more."
+        )
     return torch.tensor(sorted(order[held_out:])), torch.tensor(sorted(order[:held_out]))
 
 
@@ -264,14 +264,8 @@ def _records(
 
 def _refuse_used(folder: Path) -> None:
     if (folder / PLAN_FILE).exists():
-        raise UsageError(f"{folder} holds a run already: go on with it by --resume {folder}, or choose another --output.")
+        raise UsageError(
+            f"{folder} holds a run already: go on with it by --resume {folder}, or choose another --output."
+        )
     if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")
-
-
-def _refuse_unknown_parts(settings: Mapping[str, object], known: tuple[str, ...]) -> None:
-    for part in settings:
-        if part not in known:
-            from ssl_inpaint.errors import unknown_name
-
-            raise unknown_name("part to --set", part, known)

@@ -24,6 +24,14 @@ class Config(Settings):
     decoder_normalization: Literal["batch", "none"] = "batch"
 
 
+SUPERVISION = "none"
+
+
+def method_name(config: Config) -> str:
+    """The row's name in tables."""
+    return "Autoencoder"
+
+
 def build(config: Config, encoder: Encoder, facts: TrainingFacts) -> Autoencoder:
     """The task around `encoder`, for square images of facts.image_size."""
     return Autoencoder(config, encoder, facts)

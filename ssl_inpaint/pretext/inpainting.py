@@ -36,10 +36,18 @@ class Config(Settings):
     decoder_normalization: Literal["batch", "none"] = "batch"
 
     @model_validator(mode="after")
-    def _holes_fit(self) -> Config:
+    def _adversary_counts(self) -> Config:
         if self.loss != "reconstruction" and self.adversarial_weight == 0:
             raise ValueError("adversarial_weight must be above 0 where the loss is joint or adversarial")
         return self
+
+
+SUPERVISION = "none"
+
+
+def method_name(config: Config) -> str:
+    """The row's name in tables."""
+    return f"Context encoder ({config.holes}" + ("" if config.loss == "reconstruction" else f", {config.loss}") + ")"
 
 
 def build(config: Config, encoder: Encoder, facts: TrainingFacts) -> Inpainting:

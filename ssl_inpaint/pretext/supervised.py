@@ -21,6 +21,14 @@ class Config(Settings):
     dropout: float = Field(0.5, ge=0, lt=1)
 
 
+SUPERVISION = "labels"
+
+
+def method_name(config: Config) -> str:
+    """The row's name in tables."""
+    return "Supervised"
+
+
 def build(config: Config, encoder: Encoder, facts: TrainingFacts) -> Supervised:
     """The task around `encoder`; UsageError where the data set has no labels."""
     if not facts.classes:

@@ -63,7 +63,8 @@ class Classification:
         """Cross-entropy, or sigmoid cross-entropy where an image may have several classes."""
         if batch.labels is None:
             raise ValueError("a batch for classification needs labels")
-        logits = self.predict(batch.images).float()
+        features = batch.images if self.facts.is_frozen else self.features(batch.images)
+        logits = self.outputs(features).float()
         if self.facts.is_multilabel:
             yield "classifier", multilabel_loss(logits, batch.labels)
         else:
@@ -75,9 +76,9 @@ class Classification:
         side = min(self.config.grid, *maps.shape[-2:])
         return functional.adaptive_avg_pool2d(maps, side)
 
-    def predict(self, data: Tensor) -> Tensor:
+    def outputs(self, features: Tensor) -> Tensor:
         """B x K logits."""
-        logits: Tensor = self.head(data if self.facts.is_frozen else self.features(data))
+        logits: Tensor = self.head(features)
         return logits
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:

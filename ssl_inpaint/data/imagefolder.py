@@ -1,0 +1,119 @@
+"""Class folders of images, as torchvision's ImageFolder: one class an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from ssl_inpaint.config import Settings
+from ssl_inpaint.core import Split
+from ssl_inpaint.data.listing import (
+    find_images,
+    folder_name,
+    holds_images,
+    holds_images_below,
+    part_by_hash,
+    parts_of,
+    require_folder,
+    subfolders,
+)
+from ssl_inpaint.data.sources import FileImages
+from ssl_inpaint.errors import UsageError
+
+PART_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class Config(Settings):
+    """How much is held out where the folders do not say; by a hash of the names, so new images never move others."""
+
+    val_fraction: float = Field(default=0.2, gt=0, lt=0.5)  # where there is no val folder, or val has to serve as test
+    test_fraction: float = Field(default=0.2, gt=0, lt=0.5)  # where there is neither a test nor a val folder
+
+
+class _Source(NamedTuple):
+    folder: Path
+    val_fraction: float  # shares of this folder that are held out as val and test
+    test_fraction: float
+
+
+def build(path: Path | None, split: str, config: Config) -> Split:
+    """The images of `split` below `path`/{train,val,test}/CLASS or `path`/CLASS, classes in alphabetical order.
+
+    Without class folders for test, val serves as test and val becomes a share of train. UsageError where the layout
+    is mixed, a class is unknown to train, or nothing is found.
+    """
+    root, parts = require_folder(path, "imagefolder"), parts_of(split)
+    sources = _sources(root, config)
+    classes = _classes(sources)
+    names, labels = [], []
+    for source in sources:
+        for label, name in enumerate(classes):
+            for image in find_images(source.folder / name) if (source.folder / name).is_dir() else []:
+                if part_by_hash(f"{name}/{image}", source.val_fraction, source.test_fraction) in parts:
+                    names.append((source.folder / name / image).relative_to(root).as_posix())
+                    labels.append(label)
+    dataset = f"imagefolder:{folder_name(root)}"
+    if not names:
+        raise UsageError(f"The split {split} of {dataset} holds no images: add images, or folders train, val and test.")
+    return Split(dataset, split, FileImages(root, names), classes, np.array(labels, np.int64))
+
+
+def recognises(path: Path) -> bool:
+    """True for a folder with train/CLASS/images, or with two or more CLASS/images and nothing loose."""
+    if not path.is_dir() or holds_images(path):
+        return False
+    split_folders = _split_folders(path)
+    holder = path / split_folders["train"] if "train" in split_folders else path
+    return sum(holds_images(holder / name) for name in subfolders(holder)) >= (2 if holder == path else 1)
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """train, val and test to the folder's own name, where there is one."""
+    return {PART_OF_FOLDER[name.lower()]: name for name in subfolders(root) if name.lower() in PART_OF_FOLDER}
+
+
+def _sources(root: Path, config: Config) -> list[_Source]:
+    folders = _split_folders(root)
+    _refuse_mixtures(root, folders)
+    val, test = config.val_fraction, config.test_fraction
+    if not folders:
+        return [_Source(root, val, test)]
+    if "train" not in folders:
+        raise UsageError(f"{root} has no folder train beside {', '.join(sorted(folders.values()))}: add it.")
+    shares = {
+        ("train",): {"train": (val, test)},
+        ("test", "train"): {"train": (val, 0.0), "test": (0.0, 1.0)},
+        ("train", "val"): {"train": (val, 0.0), "val": (0.0, 1.0)},  # val serves as test
+        ("test", "train", "val"): {"train": (0.0, 0.0), "val": (1.0, 0.0), "test": (0.0, 1.0)},
+    }[tuple(sorted(folders))]
+    return [_Source(root / folders[part], *fractions) for part, fractions in shares.items()]
+
+
+def _refuse_mixtures(root: Path, folders: dict[str, str]) -> None:
+    for holder in [root, *(root / name for name in folders.values())]:
+        if holds_images(holder):
+            raise UsageError(
+                f"{holder} holds images beside class folders or instead of them: imagefolder expects CLASS/image files "
+                "there; move them, or read the folder without labels as folder:PATH."
+            )
+    others = [name for name in subfolders(root) if folders and name not in folders.values()]
+    odd = [name for name in others if holds_images_below(root / name)]
+    if odd:
+        raise UsageError(
+            f"{root} holds images in {', '.join(odd[:3])} beside {', '.join(folders.values())}: move them."
+        )
+
+
+def _classes(sources: list[_Source]) -> tuple[str, ...]:
+    train, *others = sources
+    classes = tuple(name for name in subfolders(train.folder) if holds_images_below(train.folder / name))
+    if not classes:
+        raise UsageError(f"{train.folder} holds no class folders with images: imagefolder expects CLASS/image files.")
+    for source in others:
+        strange = sorted(set(subfolders(source.folder)) - set(classes))
+        if strange:
+            raise UsageError(f"{source.folder} holds classes unknown to {train.folder.name}: {', '.join(strange[:3])}.")
+    return classes

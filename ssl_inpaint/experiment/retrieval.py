@@ -1,0 +1,206 @@
+"""`ssl-inpaint nn-retrieval`: nearest neighbours of patches by several descriptors side by side (paper section 5.1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_inpaint import catalog, checkpoint, config, figures, files, holes, progress, records, retrieval
+from ssl_inpaint.checkpoint import Card
+from ssl_inpaint.core import Descriptor
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.patches import Patches, open_patches
+from ssl_inpaint.plans import PLAN_FILE, RetrievalConfig, RetrievalPlan
+from ssl_inpaint.records import NO_WEIGHTS, Ledger, Record
+from ssl_inpaint.runtime import Runtime, claimed
+
+PROTOCOL = "patches/v1"
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What a retrieval run made."""
+
+    folder: Path
+    figures: list[Path]
+    scores: dict[str, dict[str, dict[str, float]]]  # description -> descriptor -> metric; empty without labels
+    records: list[Record]
+
+
+class Named(NamedTuple):
+    """A descriptor and where its weights came from (None: it has none)."""
+
+    descriptor: Descriptor
+    card: Card | None
+    weights: str
+
+
+def plan_retrieval(
+    data: str, descriptors: Sequence[str], settings: Mapping[str, Mapping[str, str]], seed: int
+) -> RetrievalPlan:
+    """A complete plan from names and `--set` values."""
+    config.refuse_unknown_parts(settings, ("data", "encoder", "retrieval", "run"))
+    return RetrievalPlan(
+        data=data,
+        data_settings=dict(settings.get("data", {})),
+        descriptors=tuple(descriptors),
+        config=config.override(RetrievalConfig(), "retrieval", settings.get("retrieval", {})),
+        encoder_settings=dict(settings.get("encoder", {})),
+        seed=seed,
+    )
+
+
+def nn_retrieval(plan: RetrievalPlan, folder: Path, runtime: Runtime, ledger: Ledger | None = None) -> Retrieved:
+    """Compares plan.descriptors on patches of plan.data, with the centre hidden and with the whole patch.
+
+    Writes neighbours-context.png, neighbours-whole.png, scores.json and config.json to the folder, and precision at k
+    and mean average precision to the ledger where the data set has labels.
+    """
+    if (folder / PLAN_FILE).exists():
+        raise UsageError(f"{folder} holds a run already: choose another --output.")
+    named = [open_descriptor(spec, plan, runtime) for spec in plan.descriptors]
+    _refuse_twins([n.descriptor.name for n in named])
+    queries, gallery = open_patches(plan.data, plan.data_settings, plan.config, plan.seed)
+    largest = max(*plan.config.k, plan.config.shown_neighbours)
+    if largest > len(gallery):
+        raise UsageError(
+            f"{largest} neighbours were asked for and the gallery has {len(gallery)} patches: lower retrieval.k."
+        )
+    hole = holes.draw("centre", 1, plan.config.patch_size, torch.Generator(), plan.config.hole_fraction)[0, 0]
+    with claimed(folder):
+        files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
+        made, drawn, scores = [], [], {}
+        for description, hidden in (("context", hole), ("whole", None)):
+            neighbours, scores[description], found = _compare(
+                plan, named, queries, gallery, hidden, description, runtime
+            )
+            made += found
+            drawn.append(folder / f"neighbours-{description}.png")
+            figures.save(_figure(plan.config, queries, gallery, neighbours, hidden), drawn[-1])
+        files.write_json(folder / "scores.json", {"schema": 1, "scores": scores})
+        if ledger is not None:
+            ledger.add(made)
+    return Retrieved(folder, drawn, scores, made)
+
+
+def open_descriptor(spec: str, plan: RetrievalPlan, runtime: Runtime) -> Named:
+    """`hog`, or an encoder's source, with @STAGE behind it if it is not the deepest: `RUN`, `random:alexnet@conv5`."""
+    if spec in catalog.parts("descriptors") and spec != "encoder":
+        part = catalog.load("descriptors", spec)
+        return Named(part.build(part.Config()), None, NO_WEIGHTS)
+    source, _, stage = spec.partition("@")
+    encoder, card = checkpoint.open_encoder(source, plan.encoder_settings, plan.seed)
+    part = catalog.load("descriptors", "encoder")
+    size = max(card.image_size or plan.config.patch_size, encoder.smallest_input)
+    name = card.method + (f" {stage}" if stage else "")
+    built = part.build(part.Config(stage=stage, size=size), encoder.to(runtime.device).eval(), name)
+    return Named(built, card, checkpoint.weights_sha256(encoder))
+
+
+def _compare(
+    plan: RetrievalPlan,
+    named: Sequence[Named],
+    queries: Patches,
+    gallery: Patches,
+    hole: Tensor | None,
+    description: str,
+    runtime: Runtime,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, float]], list[Record]]:
+    """Neighbours, scores and records of every descriptor under one way to describe."""
+    neighbours, scores, made = {}, {}, []
+    for one in named:
+        began = time.monotonic()
+        label = f"{one.descriptor.name}, {description}"
+        described = [torch.from_numpy(_describe(one.descriptor, p, hole, label)) for p in (queries, gallery)]
+        name = one.descriptor.name
+        k = max(*plan.config.k, plan.config.shown_neighbours)
+        neighbours[name], _ = retrieval.top_k(described[0], described[1], k)
+        if queries.labels is None or gallery.labels is None:
+            continue
+        found = gallery.labels[neighbours[name]]
+        scores[name] = {f"precision@{k}": retrieval.precision_at_k(found[:, :k], queries.labels) for k in plan.config.k}
+        mean, count = retrieval.retrieval_map(described[0], described[1], queries.labels, gallery.labels)
+        if count:
+            scores[name]["mAP"] = mean
+        seconds = time.monotonic() - began
+        made += _records(plan, one, queries, gallery, scores[name], description, seconds, runtime)
+    return neighbours, scores, made
+
+
+def _describe(descriptor: Descriptor, patches: Patches, hole: Tensor | None, label: str) -> np.ndarray:
+    with progress.bar(label, len(patches)) as bar:
+        found = []
+        for some in patches.chunks():
+            found.append(descriptor.describe(some, hole))
+            bar.advance(len(some))
+    return np.concatenate(found)
+
+
+def _figure(
+    plan: RetrievalConfig, queries: Patches, gallery: Patches, neighbours: Mapping[str, Tensor], hole: Tensor | None
+) -> figures.Figure:
+    shown = min(plan.shown_queries, len(queries))
+    found, is_relevant = {}, {}
+    for name, indices in neighbours.items():
+        chosen = indices[:shown, : plan.shown_neighbours]
+        found[name] = gallery.cut(chosen.flatten()).unflatten(0, chosen.shape).numpy()
+        if queries.labels is not None and gallery.labels is not None:
+            is_relevant[name] = (gallery.labels[chosen] == queries.labels[:shown, None]).numpy()
+    first = queries.cut(torch.arange(shown)).numpy()
+    return figures.retrieval_figure(first, found, None if hole is None else hole.numpy(), is_relevant or None)
+
+
+def _records(
+    plan: RetrievalPlan,
+    one: Named,
+    queries: Patches,
+    gallery: Patches,
+    scores: Mapping[str, float],
+    description: str,
+    seconds: float,
+    runtime: Runtime,
+) -> list[Record]:
+    card = one.card
+    is_plain = plan.config == RetrievalConfig()
+    digest = config.hash_of(queries.store.digest, gallery.store.digest)
+    return [
+        Record(
+            method=one.descriptor.name,
+            pretext=card.pretext if card else "none",
+            encoder=card.encoder if card else one.descriptor.name,
+            weights_sha256=one.weights,
+            supervision=card.supervision if card else "none",
+            task="nn-retrieval",
+            protocol=PROTOCOL if is_plain else f"{PROTOCOL} (changed)",
+            mode=description,
+            dataset=queries.split.dataset,
+            dataset_sha256=digest,
+            split="test queries, trainval gallery",
+            metric=metric,
+            seed=plan.seed,
+            recipe=card.recipe if card else "none",
+            config_hash=config.hash_of(
+                plan.config, card.config_hash if card else "", card.encoder_config if card else ""
+            ),
+            value=value,
+            higher_is_better=True,
+            n_examples=len(queries),
+            **records.provenance(runtime.describe(), seconds, card.pretraining_seconds if card else 0.0, 1),
+        )
+        for metric, value in scores.items()
+    ]
+
+
+def _refuse_twins(names: Sequence[str]) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise UsageError(
+            f"Two descriptors are both called '{twins[0]}': name each once, or add @STAGE to tell them apart."
+        )

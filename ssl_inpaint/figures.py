@@ -1,0 +1,249 @@
+"""Figures from arrays and records: sample grids, loss curves, neighbours of patches, results with their spread.
+
+Drawn without pyplot, so that nothing is kept between figures and no display is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ssl_inpaint import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers; in grey, line styles and markers tell them apart.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BAR_STYLES = {"baseline": ("#777777", "o"), "pretext": (PALETTE[0], "D"), "supervised": ("#000000", "s")}
+LINE_STYLES = ("-", "--", "-.", ":")
+SAME, OTHER = (PALETTE[2], "-"), (PALETTE[1], (0, (2, 1.5)))  # frames: the label of the query, another label
+HIDDEN = 0.5  # the grey that stands for pixels a descriptor never saw
+DOTS_PER_INCH = 150
+TILE_INCHES = 0.9
+GAP_INCHES = 0.08
+BLOCK_GAP_INCHES = 0.22
+HEADING_INCHES = 0.28
+LEGEND_INCHES = 0.28
+TEXT_POINTS = 9
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of `results_bars`: a fraction, its deviation over seeds (None: a single seed), and its kind of method."""
+
+    method: str
+    mean: float
+    std: float | None
+    kind: Literal["baseline", "pretext", "supervised"]
+
+
+def sample_grid(columns: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """A row a sample, a titled column an array of B x 3 x H x W in [0, 1]: say, input, output and truth.
+
+    ValueError where shapes, counts or values do not fit.
+    """
+    if not columns or len(columns) != len(titles):
+        raise ValueError(f"{len(columns)} columns with {len(titles)} titles: give one title a column, one at least.")
+    checked = [_images(column, f"column '{title}'") for column, title in zip(columns, titles, strict=True)]
+    if len({len(column) for column in checked}) > 1:
+        raise ValueError(f"Columns of {[len(column) for column in checked]} samples: all must have as many.")
+    lefts = [column * (TILE_INCHES + GAP_INCHES) for column in range(len(checked))]
+    figure = _canvas(lefts[-1] + TILE_INCHES, len(checked[0]))
+    for left, title, column in zip(lefts, titles, checked, strict=True):
+        _heading(figure, title, left, TILE_INCHES)
+        for row, image in enumerate(column):
+            _tile(figure, left, row).imshow(image)
+    return figure
+
+
+def loss_curve(log: Sequence[Mapping[str, float]]) -> Figure:
+    """One line a term: the fields `loss/<term>` of log lines over their `step`, smoothed over the faint raw values.
+
+    The axis is logarithmic where all values are positive and span more than a decade. ValueError without any loss.
+    """
+    from matplotlib.figure import Figure
+
+    terms = sorted({name for line in log for name in line if name.startswith("loss/")})
+    if not terms:
+        raise ValueError(f"None of the {len(log)} log lines has a field that begins with 'loss/'.")
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    everything = []
+    for term, colour, style in zip(terms, cycle(PALETTE), cycle(LINE_STYLES), strict=False):
+        points = [(line["step"], line[term]) for line in log if term in line]
+        steps, values = np.array(points, dtype=np.float64).T
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, _smoothed(values), style, color=colour, linewidth=1.8, label=term.removeprefix("loss/"))
+        everything.append(values)
+    if (joined := np.concatenate(everything)).min() > 0 and joined.max() > 10 * joined.min():
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.margins(x=0.01)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=min(len(terms), 4), frameon=False, fontsize=TEXT_POINTS)
+    return figure
+
+
+def retrieval_figure(
+    queries: np.ndarray,
+    neighbours: Mapping[str, np.ndarray],
+    hole: np.ndarray | None,
+    is_relevant: Mapping[str, np.ndarray] | None,
+) -> Figure:
+    """Nearest patches by each descriptor, a row a query (the paper's figure of neighbours by context).
+
+    `queries` N x 3 x S x S, `neighbours` descriptor name -> N x k x 3 x S x S, nearest first, all in [0, 1].
+    `hole` S x S, True where descriptors saw nothing: grey in the query, with the truth beside it, outlined in the
+    neighbours; None where they saw all. `is_relevant` name -> N x k, True where the neighbour has the query's label
+    (framed solid, the others dashed); None draws no frames. ValueError where shapes or values do not fit.
+    """
+    shown = _images(queries, "queries")
+    blocks = {name: _neighbours(patches, name, shown.shape) for name, patches in neighbours.items()}
+    if not blocks:
+        raise ValueError("No neighbours: give those of one descriptor at least.")
+    if hole is not None and hole.shape != shown.shape[1:3]:
+        raise ValueError(f"A hole of {hole.shape} pixels does not fit patches of {shown.shape[1:3]}.")
+    if is_relevant is not None:
+        _check_frames(is_relevant, blocks)
+    left = {"query": shown} if hole is None else {"query": np.where(hole[..., None], HIDDEN, shown), "truth": shown}
+    columns = [(heading, images[:, None], False) for heading, images in left.items()]
+    columns += [(heading, images, True) for heading, images in blocks.items()]
+    pitch = TILE_INCHES + GAP_INCHES
+    widths = [images.shape[1] * pitch - GAP_INCHES for _, images, _ in columns]
+    gaps = [BLOCK_GAP_INCHES if is_block else GAP_INCHES for _, _, is_block in columns]
+    starts = [sum(widths[:n]) + sum(gaps[1 : n + 1]) for n in range(len(columns))]
+    figure = _canvas(starts[-1] + widths[-1], len(shown), has_legend=is_relevant is not None)
+    for (heading, images, is_block), start, width in zip(columns, starts, widths, strict=True):
+        _heading(figure, heading, start, width, is_ruled=is_block)
+        for row, place in np.ndindex(*images.shape[:2]):
+            axes = _tile(figure, start + place * pitch, row)
+            axes.imshow(images[row, place])
+            if is_block and hole is not None:
+                _outline(axes, hole)
+            if is_block and is_relevant is not None:
+                colour, style = SAME if is_relevant[heading][row, place] else OTHER
+                axes.spines[:].set(visible=True, linewidth=1.8, color=colour, linestyle=style)
+    return figure
+
+
+def results_bars(bars: Sequence[Bar], label: str) -> Figure:
+    """A dot with its deviation for every method, in the given order from top to bottom, in percent of `label`."""
+    from matplotlib.figure import Figure
+
+    if not bars:
+        raise ValueError("No bars: give one at least.")
+    figure = Figure(figsize=(6.4, 0.7 + 0.34 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, bar in enumerate(bars):
+        colour, marker = BAR_STYLES[bar.kind]
+        deviation = None if bar.std is None else 100 * bar.std
+        axes.errorbar(100 * bar.mean, place, xerr=deviation, fmt=marker, color=colour, markersize=5, capsize=3)
+        text = f"{100 * bar.mean:.1f}" + ("" if bar.std is None else f" ± {100 * bar.std:.1f}")
+        beside = axes.get_yaxis_transform()  # x in fractions of the axes
+        axes.text(1.01, place, text, transform=beside, va="center", fontsize=TEXT_POINTS, color=colour)
+    axes.set_yticks(range(len(bars)), [bar.method for bar in bars], fontsize=TEXT_POINTS)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.08)
+    axes.set(xlabel=f"{label} (%)", ylim=(len(bars) - 0.5, -0.5))
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure as PNG, whole or not at all; the same figure gives the same bytes."""
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+
+
+def _images(images: np.ndarray, name: str) -> np.ndarray:
+    """B x 3 x H x W to B x H x W x 3, checked."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ValueError(f"{name}: shape {images.shape}, where B x 3 x H x W is needed.")
+    if not (images.min() >= -0.001 and images.max() <= 1.001):  # rounding is forgiven; NaN is not
+        raise ValueError(f"{name}: values from {images.min():.3g} to {images.max():.3g}, where [0, 1] is needed.")
+    return images.transpose(0, 2, 3, 1).clip(0, 1)
+
+
+def _neighbours(patches: np.ndarray, name: str, queries: tuple[int, ...]) -> np.ndarray:
+    """N x k x 3 x S x S to N x k x S x S x 3, checked against the shape of the queries."""
+    patches = np.asarray(patches)
+    if patches.ndim != 5 or len(patches) != queries[0] or patches.shape[3:] != queries[1:3]:
+        raise ValueError(
+            f"neighbours of '{name}': shape {patches.shape} does not fit {queries[0]} queries of {queries[1:3]}."
+        )
+    return _images(patches.reshape(-1, *patches.shape[2:]), name).reshape(*patches.shape[:2], *queries[1:])
+
+
+def _check_frames(is_relevant: Mapping[str, np.ndarray], blocks: Mapping[str, np.ndarray]) -> None:
+    for name, block in blocks.items():
+        if name not in is_relevant or is_relevant[name].shape != block.shape[:2]:
+            raise ValueError(f"is_relevant['{name}'] must be {block.shape[:2]} bool, as the neighbours are.")
+
+
+def _canvas(width: float, rows: int, has_legend: bool = False) -> Figure:
+    """A figure for rows of tiles below a heading, `width` inches wide."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    height = HEADING_INCHES + rows * (TILE_INCHES + GAP_INCHES) + (LEGEND_INCHES if has_legend else 0)
+    figure = Figure(figsize=(width + 2 * GAP_INCHES, height))
+    if has_legend:
+        kinds = (("label of the query", *SAME), ("another label", *OTHER))
+        handles = [Patch(fill=False, linewidth=1.8, color=c, linestyle=style, label=text) for text, c, style in kinds]
+        figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False, fontsize=TEXT_POINTS, borderpad=0)
+    return figure
+
+
+def _heading(figure: Figure, text: str, left: float, width: float, is_ruled: bool = False) -> None:
+    """Text above the tiles from `left` inches on, over a thin line where it heads a block."""
+    from matplotlib.lines import Line2D
+
+    page = figure.get_size_inches()
+    x = (left + GAP_INCHES) / page[0]
+    y = 1 - (HEADING_INCHES - 0.07) / page[1]
+    figure.text(x + width / 2 / page[0], y, text, ha="center", va="bottom", fontsize=TEXT_POINTS)
+    if is_ruled:
+        y -= 0.02 / page[1]
+        figure.add_artist(Line2D((x, x + width / page[0]), (y, y), color="black", linewidth=0.6))
+
+
+def _tile(figure: Figure, left: float, row: int) -> Axes:
+    """Axes for one image: `left` inches from the first, `row` rows below the heading."""
+    page = figure.get_size_inches()
+    bottom = page[1] - HEADING_INCHES - row * (TILE_INCHES + GAP_INCHES) - TILE_INCHES
+    axes = figure.add_axes(
+        ((left + GAP_INCHES) / page[0], bottom / page[1], TILE_INCHES / page[0], TILE_INCHES / page[1])
+    )
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _outline(axes: Axes, hole: np.ndarray) -> None:
+    """A thin line along the border of the hole."""
+    from matplotlib.collections import LineCollection
+
+    padded = np.pad(hole, 1)
+    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]) - 0.5  # borders between a pixel and the one above it
+    along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]) - 0.5
+    lines = [((x, y), (x + 1, y)) for y, x in across] + [((x, y), (x, y + 1)) for y, x in along]
+    for colour, width in (("black", 1.8), ("white", 0.9)):  # seen on dark patches and on bright ones
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """The moving mean over a twentieth of the points, over fewer at both ends."""
+    reach = len(values) // 40
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    first, last = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    return (total[last] - total[first]) / (last - first)

@@ -1,0 +1,305 @@
+"""Tables like the paper's, from the ledger alone: Markdown, LaTeX and CSV, with published rows in tables of their own.
+
+Records and published rows become cells (a frame with one number a line); the cells of one section become a table.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_inpaint import files
+from ssl_inpaint.records import MEASURED, Ledger, Record
+
+ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
+COLUMN = ["dataset", "task", "mode", "protocol", "metric", "split", "dataset_sha256"]
+VALUE = ["mean", "std", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
+TASK_ORDER = ("cls", "det", "seg")
+MODE_ORDER = ("frozen", "finetune")
+LOSSES = "pretext"  # the task whose metrics are losses, not fractions
+FAMILIES = {
+    "nn-retrieval": ", patch retrieval",
+    "inpaint": ", inpainting",
+    LOSSES: ", pretext tasks on held-out images",
+}
+BASELINE_PRETEXTS = ("", "-", "none", "random")
+DECIBELS = "PSNR"  # metrics whose names begin so are no fractions
+PUBLISHED = {
+    "table1": "Published: inpainting, as in the paper's Table 1",
+    "table2": "Published: transfer of AlexNet, as in the paper's Table 2",
+    "linear": "Published: linear probes of frozen AlexNet layers",
+}
+NOTHING_MEASURED = "Nothing is measured yet: the ledger holds no records."
+GENERATED = "Made from the ledger by `ssl-inpaint tables`; edits are lost."
+PREAMBLE = r"\usepackage[utf8]{inputenc} \usepackage{booktabs,adjustbox}"
+DASH = "\N{EN DASH}"
+LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", DASH: "--"},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One field of a table, as a reader sees it."""
+
+    text: str
+    is_number: bool = True
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, rows of as many entries as there are headers, and notes; no headers where there are only notes."""
+
+    heading: str
+    headers: tuple[Entry, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    notes: tuple[str, ...]
+
+
+def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
+    """Mean and spread over the seeds of records that agree in all else that may change a number.
+
+    Of several records of one seed (say, its weights were trained again) the newest counts, and a note says so. Numbers
+    of different settings are never averaged: each gets a row, told apart by `settings`, which is empty elsewhere.
+    """
+    if not records:
+        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE])
+    frame = pd.DataFrame([asdict(r) | {"section": _section(r), "settings": r.config_hash} for r in records])
+    place = ["section", *ROW, *COLUMN]
+    older = frame.groupby(place)["seed"].transform("size") - frame.groupby(place)["seed"].transform("nunique")
+    frame["note"] = older.map(
+        lambda count: f"{count} older with the same seed and other weights left out" if count else ""
+    )
+    frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
+    several = frame.groupby([name for name in place if name != "settings"])["settings"].transform("nunique") > 1
+    frame["settings"] = frame["settings"].where(several, "")
+    frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(_duration)
+    return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
+        mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
+    )
+
+
+def published_cells() -> pd.DataFrame:
+    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread."""
+    with importlib.resources.files("ssl_inpaint").joinpath("published.csv").open(encoding="utf-8") as file:
+        frame = pd.read_csv(file, keep_default_na=False)
+    is_error = frame["metric"].str.startswith("mean ")  # mean L1 and mean L2
+    section = frame["table"].map(PUBLISHED) + (", " + frame["dataset"]).where(frame["table"] == "linear", "")
+    renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})
+    renamed[["encoder", "recipe", "settings", "mode", "split", "dataset_sha256"]] = ""
+    cells = renamed.assign(section=section, std=math.nan, n_seeds=0, n_examples=0, higher_is_better=~is_error)
+    return cells[["section", *ROW, *COLUMN, *VALUE]]
+
+
+def tables(cells: pd.DataFrame) -> list[Table]:
+    """One table a section, in the order in which the sections first appear.
+
+    Measured rows: baselines first, labels last, better below worse. Published rows: in the order of the file.
+    """
+    return [_table(str(heading), section) for heading, section in cells.groupby("section", sort=False)]
+
+
+def to_markdown(shown: Sequence[Table]) -> str:
+    """The tables for a page on GitHub."""
+    parts = [f"<!-- {GENERATED} -->"]
+    for table in shown:
+        parts += [f"## {table.heading}", _markdown_grid(table), "\n".join(f"- {note}" for note in table.notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_latex(shown: Sequence[Table]) -> str:
+    """The tables for an article that loads booktabs and adjustbox."""
+    return "\n\n".join([f"% {GENERATED}\n% In the preamble: {PREAMBLE}", *map(_latex_table, shown)]) + "\n"
+
+
+def to_csv(cells: pd.DataFrame) -> str:
+    """One line a number, fractions with six significant digits, with all that places it."""
+    return cells.to_csv(
+        index=False, columns=["section", *ROW, *COLUMN, *VALUE], float_format="%.6g", lineterminator="\n"
+    )
+
+
+def render(records: Sequence[Record]) -> dict[str, str]:
+    """File name to text of all tables, measured before published; the same records give the same text."""
+    measured, published = measured_cells(records), published_cells()
+    nothing = [] if records else [Table("Measured", (), (), (NOTHING_MEASURED,))]
+    shown = [*nothing, *tables(measured), *tables(published)]
+    cells = pd.concat([measured, published]) if records else published
+    return {"tables.md": to_markdown(shown), "tables.tex": to_latex(shown), "tables.csv": to_csv(cells)}
+
+
+def write_tables(ledger_path: Path, output: Path) -> list[Path]:
+    """Writes the tables of a ledger into the folder `output` and says where."""
+    texts = render(Ledger(ledger_path).read())
+    for name, text in texts.items():
+        files.write_text(output / name, text)
+    return [output / name for name in texts]
+
+
+def stale_tables(ledger_path: Path, output: Path) -> list[Path]:
+    """The files in `output` that are missing, or that say something other than the ledger."""
+    texts = render(Ledger(ledger_path).read())
+    paths = [output / name for name in texts]
+    return [p for p in paths if not p.is_file() or p.read_bytes() != texts[p.name].encode()]
+
+
+def _section(record: Record) -> str:
+    kind = "Measured" if record.source == MEASURED else "Cited"
+    return f"{kind}: {record.dataset}{FAMILIES.get(record.task, '')}"
+
+
+def _table(heading: str, cells: pd.DataFrame) -> Table:
+    is_measured = bool((cells["n_seeds"] > 0).all())
+    is_uneven = cells.loc[cells["n_seeds"] > 1, "n_seeds"].nunique() > 1
+    cells = cells.assign(column=_column_names(cells))
+    best = _best(cells)
+    entries = {c.Index: Entry(_number(c, is_uneven), is_best=c.Index in best) for c in cells.itertuples()}
+    rows = [row for _, row in cells.groupby(ROW, sort=False)]
+    if is_measured:
+        rows.sort(key=_row_order)
+    columns = [str(name) for name in cells.sort_values(COLUMN, key=_column_order, kind="stable")["column"].unique()]
+    always = ("method", "encoder") if is_measured else ("method",)
+    left = [name for name in ROW[:4] if name in always or cells[name].nunique() > 1]
+    right = [name for name in ("pretraining", "source") if not cells[name].isin(["", MEASURED]).all()]
+    headers = [*_labels(left), *map(Entry, columns), *_labels(right)]
+    lines = []
+    for row in rows:
+        at = {c.column: entries[c.Index] for c in row.itertuples()}
+        first = row.iloc[0].to_dict()
+        numbers = [at.get(column, Entry(DASH)) for column in columns]
+        lines.append((*_labels(first[n] for n in left), *numbers, *_labels(first[n] for n in right)))
+    notes = [f"{_unit(cells)}, as printed by the source; measured elsewhere. {DASH}: no number found."]
+    if is_measured:
+        notes = _measured_notes(cells, columns, is_uneven, bool(best))
+    return Table(heading, tuple(headers), tuple(lines), (*notes, *_cell_notes(cells)))
+
+
+def _labels(texts: Iterable[str]) -> list[Entry]:
+    return [Entry(text or DASH, is_number=False) for text in texts]
+
+
+def _column_names(cells: pd.DataFrame) -> pd.Series[str]:
+    """A name for the column of every cell: task, mode and metric, with as much more as tells columns apart."""
+    names = cells["metric"]
+    names = names.mask(~cells["mode"].isin(["", "-"]), cells["mode"] + " " + names)
+    names = names.mask(~cells["task"].isin(list(FAMILIES)), cells["task"] + " " + names)
+    if cells["dataset"].nunique() > 1:
+        names = cells["dataset"] + " " + names
+    for field in ("protocol", "split", "dataset_sha256"):
+        is_shared = cells.groupby(names)[field].transform("nunique") > 1
+        names = names.mask(is_shared, names + " (" + cells[field].str.slice(0, 24) + ")")
+    return names
+
+
+def _column_order(values: pd.Series[str]) -> pd.Series[str]:
+    """The sort key of one field of COLUMN: the usual order of tasks and modes, numbers by size."""
+    order = {"task": TASK_ORDER, "mode": MODE_ORDER}.get(str(values.name), ())
+    usual = values.map({name: f"{position:02}" for position, name in enumerate(order)})
+    natural = values.map(lambda text: "~" + re.sub(r"\d+", lambda n: n[0].zfill(9), text.lower()))
+    return usual.fillna(natural).astype(str)
+
+
+def _row_order(row: pd.DataFrame) -> tuple[int, float, str, str]:
+    first = row.iloc[0]
+    is_baseline = first["pretext"] in BASELINE_PRETEXTS
+    rank = 2 if first["supervision"] == "labels" else 0 if is_baseline else 1
+    goodness = row["mean"].where(row["higher_is_better"], -row["mean"]).mean()
+    return rank, float(goodness), first["method"], first["encoder"]
+
+
+def _best(cells: pd.DataFrame) -> set[object]:
+    """The index of the best cell of each column that leads by more than both deviations, of two seeds or more."""
+    found = set()
+    for _, column in cells.groupby("column"):
+        first_two = column.sort_values("mean", ascending=not column["higher_is_better"].iloc[0])[:2]
+        lead = first_two["mean"].diff().abs().iloc[-1]
+        if len(first_two) == 2 and (first_two["n_seeds"] > 1).all() and lead > first_two["std"].sum():
+            found.add(first_two.index[0])
+    return found
+
+
+def _number(cell: Any, is_count_shown: bool) -> str:
+    scale, digits = 100, 1 if cell.higher_is_better else 2
+    if cell.task == LOSSES or cell.metric.startswith(DECIBELS):
+        scale, digits = 1, 4 if cell.task == LOSSES else 2
+    spread = f" ± {scale * cell.std:.{digits}f}" if cell.n_seeds > 1 else ""
+    count = f" (n={cell.n_seeds})" if cell.n_seeds > 1 and is_count_shown else ""
+    return f"{scale * cell.mean:.{digits}f}{spread}{count}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s" if seconds else ""
+
+
+def _measured_notes(cells: pd.DataFrame, columns: list[str], is_uneven: bool, has_best: bool) -> list[str]:
+    seeds = cells["n_seeds"]
+    notes = [f"{_unit(cells)}. {DASH}: not measured."]
+    if seeds.max() > 1:
+        notes.append(f"Mean ± sample standard deviation over {'n' if is_uneven else seeds.max()} seeds.")
+    if seeds.min() == 1:
+        notes.append("A number without ± is of a single seed.")
+    if has_best:
+        notes.append("Bold: best of its column, by more than the sum of both deviations.")
+    for (protocol, split, n_examples), part in cells.groupby(["protocol", "split", "n_examples"]):
+        names = [name for name in columns if name in set(part["column"])]
+        of = "All columns" if names == columns else "; ".join(names)
+        notes.append(f"{of}: protocol {protocol}, split {split}, {n_examples:,} examples.")
+    return notes
+
+
+def _unit(cells: pd.DataFrame) -> str:
+    if (cells["task"] == LOSSES).all():
+        return "Losses, images in [0, 1]"
+    return "In percent" + (", PSNR in dB" if cells["metric"].str.startswith(DECIBELS).any() else "")
+
+
+def _cell_notes(cells: pd.DataFrame) -> list[str]:
+    notes = []
+    for _, row in cells.groupby(ROW, sort=False):
+        for note, part in row[row["note"] != ""].groupby("note", sort=False):
+            of = [row["method"].iloc[0], *([] if len(part) == len(row) else part["column"])]
+            notes.append(f"{'; '.join(of)}: {note}.")
+    return notes
+
+
+def _markdown_grid(table: Table) -> str:
+    def line(texts: Iterable[str]) -> str:
+        return f"| {' | '.join(texts)} |"
+
+    def fields(entries: Iterable[Entry]) -> list[str]:
+        return [f"**{e.text}**" if e.is_best else e.text.replace("|", r"\|") for e in entries]
+
+    rule = ["---:" if header.is_number else ":---" for header in table.headers]
+    lines = [line(fields(table.headers)), line(rule), *(line(fields(row)) for row in table.rows)]
+    return "\n".join(lines) if table.rows else ""
+
+
+def _latex_table(table: Table) -> str:
+    def line(entries: Iterable[Entry]) -> str:
+        texts = (rf"\textbf{{{_escaped(e.text)}}}" if e.is_best else _escaped(e.text) for e in entries)
+        return "  " + " & ".join(texts) + r" \\"
+
+    notes = r"\par\smallskip\footnotesize " + _escaped(" ".join(table.notes))
+    if not table.rows:
+        return "\n".join([r"\begin{table}[t]", rf"\caption{{{_escaped(table.heading)}}}", notes, r"\end{table}"])
+    alignment = "".join("r" if header.is_number else "l" for header in table.headers)
+    begin = [r"\begin{table}[t]", r"\centering", rf"\caption{{{_escaped(table.heading)}}}"]
+    grid = [r"\begin{adjustbox}{max width=\linewidth}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+    lines = [line(table.headers), r"\midrule", *map(line, table.rows), r"\bottomrule"]
+    return "\n".join([*begin, *grid, *lines, r"\end{tabular}", r"\end{adjustbox}", notes, r"\end{table}"])
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)

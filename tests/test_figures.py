@@ -1,0 +1,202 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from ssl_inpaint import figures
+from ssl_inpaint.figures import Bar
+
+
+def _patches(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def _shown(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+
+
+def _words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_drawing_never_imports_pyplot() -> None:
+    code = (
+        "import sys, io, numpy as np; from ssl_inpaint import figures as f\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "f.sample_grid([np.zeros((1, 3, 4, 4))], ['a']).savefig(io.BytesIO())\n"
+        "f.loss_curve([{'step': 1, 'loss/a': 1}]).savefig(io.BytesIO())\n"
+        "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_sample_grid_shows_every_image_once_column_by_column() -> None:
+    columns = [_patches(3, 3, 8, 8, seed=seed) for seed in range(2)]
+    figure = figures.sample_grid(columns, ["input", "truth"])
+    expected = [image.transpose(1, 2, 0) for column in columns for image in column]
+    assert _words(figure) == ["input", "truth"]
+    for shown, image in zip(_shown(figure), expected, strict=True):
+        np.testing.assert_array_equal(shown, image)
+
+
+def test_tiles_are_square_in_rows_and_do_not_overlap() -> None:
+    figure = figures.sample_grid([_patches(2, 3, 8, 8)] * 3, ["a", "b", "c"])
+    width, height = figure.get_size_inches()
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert all(np.isclose(box.width * width, box.height * height) for box in boxes)
+    assert all(min(box.x0, box.y0) >= 0 and max(box.x1, box.y1) <= 1 for box in boxes)
+    assert boxes[0].y0 > boxes[1].y1 and boxes[0].x1 < boxes[2].x0 and np.isclose(boxes[0].y0, boxes[2].y0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "titles", "said"),
+    [
+        ([], [], "one title a column"),
+        ([_patches(1, 3, 4, 4)], ["a", "b"], "one title a column"),
+        ([_patches(1, 3, 4, 4), _patches(2, 3, 4, 4)], ["a", "b"], "as many"),
+        ([_patches(1, 4, 4, 3)], ["a"], "column 'a'.*B x 3 x H x W"),
+        ([_patches(0, 3, 4, 4)], ["a"], "B x 3 x H x W"),
+        ([_patches(1, 3, 4, 4) * 2 - 1], ["a"], r"\[0, 1\] is needed"),
+        ([np.full((1, 3, 4, 4), np.nan)], ["a"], r"\[0, 1\] is needed"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(columns: list[np.ndarray], titles: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        figures.sample_grid(columns, titles)
+
+
+def _log(*values: float) -> list[dict[str, float]]:
+    return [{"step": step, "loss/generator": value, "learning_rate": 0.1} for step, value in enumerate(values)]
+
+
+def test_each_loss_has_a_raw_and_a_smooth_line_and_nothing_else_is_drawn() -> None:
+    log = [*_log(0.5, 0.6), {"step": 2, "loss/discriminator": 0.7, "seconds": 9.0}]
+    figure = figures.loss_curve(log)
+    (axes,) = figure.axes
+    assert len(axes.lines) == 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["discriminator", "generator"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss")
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [((1.0, 11.0), "log"), ((1.0, 9.0), "linear"), ((0.0, 11.0), "linear"), ((-1.0, 99.0), "linear")],
+)
+def test_the_loss_axis_is_logarithmic_past_a_decade_of_positive_values(values: tuple[float, ...], scale: str) -> None:
+    assert figures.loss_curve(_log(*values)).axes[0].get_yscale() == scale
+
+
+def test_smoothing_is_the_mean_of_the_points_around() -> None:
+    values = np.random.default_rng(0).random(90)
+    around = [values[max(0, place - 2) : place + 3].mean() for place in range(90)]
+    raw, smooth = figures.loss_curve(_log(*values)).axes[0].lines
+    np.testing.assert_array_equal(raw.get_ydata(), values)
+    np.testing.assert_allclose(smooth.get_ydata(), around, rtol=1e-12)
+
+
+def test_a_log_without_losses_is_refused() -> None:
+    with pytest.raises(ValueError, match="loss/"):
+        figures.loss_curve([{"step": 1, "accuracy": 0.5}])
+
+
+QUERIES = _patches(2, 3, 8, 8)
+NEIGHBOURS = {"HOG": _patches(2, 3, 3, 8, 8, seed=1), "conv5": _patches(2, 4, 3, 8, 8, seed=2)}
+HOLE = np.zeros((8, 8), dtype=bool)
+HOLE[2:6, 2:6] = True
+
+
+def test_the_query_is_shown_as_it_was_described_with_the_truth_beside_it() -> None:
+    figure = figures.retrieval_figure(QUERIES, NEIGHBOURS, HOLE, None)
+    assert _words(figure) == ["query", "truth", "HOG", "conv5"]
+    shown, truth = _shown(figure), QUERIES.transpose(0, 2, 3, 1)
+    assert len(shown) == 2 * (2 + 3 + 4)
+    np.testing.assert_array_equal(shown[1][~HOLE], truth[1][~HOLE])
+    assert (shown[1][HOLE] == figures.HIDDEN).all()
+    np.testing.assert_array_equal(shown[2:4], truth)
+
+
+def test_neighbours_stand_in_the_row_of_their_query_nearest_first() -> None:
+    figure = figures.retrieval_figure(QUERIES, NEIGHBOURS, HOLE, None)
+    first = 2 * 2  # after the queries and the truth
+    for place, axes in enumerate(figure.axes[first : first + 6]):
+        row, rank = divmod(place, 3)
+        np.testing.assert_array_equal(axes.images[0].get_array(), NEIGHBOURS["HOG"][row, rank].transpose(1, 2, 0))
+        assert np.isclose(axes.get_position().y0, figure.axes[row].get_position().y0)
+    lefts = [axes.get_position().x0 for axes in figure.axes[first : first + 3]]
+    assert lefts == sorted(lefts) and lefts[0] > figure.axes[2].get_position().x1
+
+
+def test_the_hole_is_outlined_along_its_border_on_neighbours_only() -> None:
+    figure = figures.retrieval_figure(QUERIES, NEIGHBOURS, HOLE, None)
+    assert not any(axes.collections for axes in figure.axes[:4])
+    for axes in figure.axes[4:]:
+        points = np.concatenate(axes.collections[0].get_segments())
+        assert len(axes.collections[0].get_segments()) == 4 * 4
+        assert (points.min(0) == 1.5).all() and (points.max(0) == 5.5).all()
+
+
+def test_without_a_hole_the_whole_query_is_shown_once() -> None:
+    figure = figures.retrieval_figure(QUERIES, NEIGHBOURS, None, None)
+    assert _words(figure) == ["query", "HOG", "conv5"] and len(figure.axes) == 2 * (1 + 3 + 4)
+    np.testing.assert_array_equal(_shown(figure)[:2], QUERIES.transpose(0, 2, 3, 1))
+    assert not any(axes.collections for axes in figure.axes) and not figure.legends
+
+
+def test_frames_tell_same_labels_from_others_by_colour_and_by_style() -> None:
+    relevant = {name: np.arange(2 * block.shape[1]).reshape(2, -1) % 2 == 0 for name, block in NEIGHBOURS.items()}
+    figure = figures.retrieval_figure(QUERIES, NEIGHBOURS, None, relevant)
+    spines = [axes.spines["left"] for axes in figure.axes]
+    assert not any(spine.get_visible() for spine in spines[:2])
+    expected = [same for block in relevant.values() for same in block.flat]
+    colour = {True: figures.SAME[0].lower(), False: figures.OTHER[0].lower()}
+    assert [to_hex(spine.get_edgecolor()) for spine in spines[2:]] == [colour[same] for same in expected]
+    assert [spine.get_linestyle() == "-" for spine in spines[2:]] == expected
+    assert len(figure.legends[0].get_texts()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"neighbours": {}}, "No neighbours"),
+        ({"queries": _patches(3, 3, 8, 8)}, "neighbours of 'HOG'"),
+        ({"neighbours": {"HOG": _patches(2, 3, 3, 8, 9)}}, "neighbours of 'HOG'"),
+        ({"neighbours": {"HOG": _patches(2, 3, 8, 8)}}, "neighbours of 'HOG'"),
+        ({"neighbours": {"HOG": 2 * NEIGHBOURS["HOG"]}}, "HOG.*values"),
+        ({"hole": np.ones((4, 4), dtype=bool)}, "hole"),
+        ({"is_relevant": {"HOG": np.ones((2, 3), dtype=bool)}}, "conv5"),
+        ({"is_relevant": {name: np.ones((2, 3), dtype=bool) for name in NEIGHBOURS}}, "conv5"),
+    ],
+)
+def test_neighbours_that_do_not_fit_are_refused(changes: dict[str, object], said: str) -> None:
+    fitting = {"queries": QUERIES, "neighbours": NEIGHBOURS, "hole": HOLE, "is_relevant": None}
+    with pytest.raises(ValueError, match=said):
+        figures.retrieval_figure(**(fitting | changes))
+
+
+def test_results_go_from_top_to_bottom_in_percent_with_their_values() -> None:
+    bars = [Bar("Random", 0.288, 0.006, "baseline"), Bar("Ours", 0.303, None, "pretext")]
+    (axes,) = figures.results_bars(bars, "mAP").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Random", "Ours"]
+    assert [text.get_text() for text in axes.texts] == ["28.8 ± 0.6", "30.3"]
+    assert axes.get_xlabel() == "mAP (%)" and axes.yaxis_inverted()
+    low, high = axes.get_xlim()
+    assert low < 28.2 and high > 30.3
+
+
+def test_results_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="No bars"):
+        figures.results_bars([], "mAP")
+
+
+def test_the_same_figure_is_saved_as_the_same_png_at_150_dots_an_inch(tmp_path: Path) -> None:
+    figure = figures.sample_grid([_patches(1, 3, 8, 8)], ["input"])
+    for name in ("a.png", "deep/b.png"):
+        figures.save(figure, tmp_path / name)
+    data = (tmp_path / "a.png").read_bytes()
+    assert data == (tmp_path / "deep" / "b.png").read_bytes() and data.startswith(b"\x89PNG")
+    pixels = np.frombuffer(data[16:24], dtype=">u4")
+    assert np.abs(pixels - 150 * figure.get_size_inches()).max() <= 1
