@@ -78,7 +78,7 @@ class RetrievalConfig(Settings):
 
     patch_size: int = Field(96, ge=16)  # pixels a side of a patch
     store_size: int = Field(192, ge=16)  # short side of the images that patches are cut from
-    context: float = Field(2.0, gt=1)  # side of a patch over the longer side of the object in its middle
+    context: float = Field(1.25, gt=0)  # side of a patch over the longer side of the object in its middle
     smallest_object: float = Field(
         16.0, ge=1
     )  # pixels of the store; smaller boxes are no queries and not in the gallery

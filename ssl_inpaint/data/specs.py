@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 from ssl_inpaint import catalog
 from ssl_inpaint.config import Settings, override
 from ssl_inpaint.core import Split
-from ssl_inpaint.data import torchvision
+from ssl_inpaint.data import filelist, folder, imagefolder, shapes, tinyimagenet, torchvision, voc2007, voc2012
 from ssl_inpaint.data.listing import parts_of
 from ssl_inpaint.errors import UsageError, unknown_name
 
-BARE_PATH_ORDER = ("voc2007", "voc2012", "tinyimagenet", "imagefolder", "filelist", "folder")  # the first match wins
+BARE_PATH_ORDER: Mapping[str, ModuleType] = MappingProxyType(  # the first that recognises the path wins
+    {
+        "shapes": shapes,
+        "voc2007": voc2007,
+        "voc2012": voc2012,
+        "tinyimagenet": tinyimagenet,
+        "imagefolder": imagefolder,
+        "filelist": filelist,
+        "folder": folder,
+    }
+)
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -63,8 +73,8 @@ def _existing(text: str) -> Path:
 
 
 def _recognised(path: Path) -> str:
-    for name in BARE_PATH_ORDER:
-        if catalog.load("data", name).recognises(path):
+    for name, part in BARE_PATH_ORDER.items():
+        if part.recognises(path):
             return name
     raise UsageError(
         f"{path} is not recognised as a data set: write NAME:PATH with one of {', '.join(BARE_PATH_ORDER)}."

@@ -81,7 +81,9 @@ class ImageStore:
             image = self.image(position)
             out[row] = _sliced(image, window) if is_slice[row] else _resized(image, window, size)
         crops = torch.from_numpy(out)
-        for row in np.flatnonzero(np.asarray(is_flipped)):  # one by one: by index all at once takes five times longer
+        for row in np.flatnonzero(
+            np.asarray(is_flipped)
+        ).tolist():  # one by one: by index all at once takes five times longer
             crops[row] = crops[row].flip(1)
         return crops.permute(0, 3, 1, 2)
 

@@ -102,7 +102,7 @@ def _opened(config: Config, part: str, root: Path) -> object:
 
 def _classes(opened: object, count: int) -> tuple[str, ...]:
     named = getattr(opened, "classes", None) or getattr(opened, "categories", None) or range(count)
-    return tuple(str(name) for name in named)
+    return tuple(str(name[0] if isinstance(name, tuple) else name) for name in named)  # Imagenette lists synonyms
 
 
 def _within(content: Content, root: Path, split: str, shares: tuple[float, float]) -> Content:
@@ -128,8 +128,8 @@ def _from_arrays(opened: object, labels: str = "targets", is_channels_first: boo
     return Content(pixels, names, np.asarray(getattr(opened, labels), np.int64))
 
 
-def _from_files(opened: object, paths: str = "_image_files") -> Content:
-    return Content(None, tuple(map(str, getattr(opened, paths))), np.asarray(opened._labels, np.int64))  # type: ignore[attr-defined]
+def _from_files(opened: object, paths: str = "_image_files", labels: str = "_labels") -> Content:
+    return Content(None, tuple(map(str, getattr(opened, paths))), np.asarray(getattr(opened, labels), np.int64))
 
 
 def _from_pairs(opened: object, pairs: str) -> Content:

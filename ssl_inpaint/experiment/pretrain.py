@@ -111,12 +111,13 @@ def pretrain(
             on_sample=watcher.look,
         )
         card = _card(plan, part, pretext_config, blank, examples, fit)
-        checkpoint.save_encoder(folder / checkpoint.ENCODER_FILE, encoder, card)
         log = runlog.read_log(folder / "log.jsonl")
         figures.save(figures.loss_curve(log), folder / "loss_curve.png")
         validation = watcher.latest()
         if ledger is not None and validation:
             ledger.add(_records(plan, card, encoder, validation, len(held_out), fit, runtime, workers))
+        # Last of all: a folder with it is a finished run.
+        checkpoint.save_encoder(folder / checkpoint.ENCODER_FILE, encoder, card)
     return Pretrained(folder, card, fit, validation)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from ssl_inpaint.plans import PLAN_FILE, RetrievalConfig, RetrievalPlan
 from ssl_inpaint.records import NO_WEIGHTS, Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PROTOCOL = "patches/v1"
+SCORES_FILE = "scores.json"  # written last: a run with it is finished
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ def nn_retrieval(plan: RetrievalPlan, folder: Path, runtime: Runtime, ledger: Le
     Writes neighbours-context.png, neighbours-whole.png, scores.json and config.json to the folder, and precision at k
     and mean average precision to the ledger where the data set has labels.
     """
-    if (folder / PLAN_FILE).exists():
-        raise UsageError(f"{folder} holds a run already: choose another --output.")
+    if (folder / SCORES_FILE).exists():
+        raise UsageError(f"{folder} holds a finished run: choose another --output.")
     named = [open_descriptor(spec, plan, runtime) for spec in plan.descriptors]
     _refuse_twins([n.descriptor.name for n in named])
     queries, gallery = open_patches(plan.data, plan.data_settings, plan.config, plan.seed)
@@ -84,9 +88,9 @@ def nn_retrieval(plan: RetrievalPlan, folder: Path, runtime: Runtime, ledger: Le
             made += found
             drawn.append(folder / f"neighbours-{description}.png")
             figures.save(_figure(plan.config, queries, gallery, neighbours, hidden), drawn[-1])
-        files.write_json(folder / "scores.json", {"schema": 1, "scores": scores})
         if ledger is not None:
             ledger.add(made)
+        files.write_json(folder / SCORES_FILE, {"schema": 1, "scores": scores})
     return Retrieved(folder, drawn, scores, made)
 
 
@@ -145,7 +149,7 @@ def _describe(descriptor: Descriptor, patches: Patches, hole: Tensor | None, lab
 
 def _figure(
     plan: RetrievalConfig, queries: Patches, gallery: Patches, neighbours: Mapping[str, Tensor], hole: Tensor | None
-) -> figures.Figure:
+) -> Figure:
     shown = min(plan.shown_queries, len(queries))
     found, is_relevant = {}, {}
     for name, indices in neighbours.items():

@@ -24,6 +24,7 @@ from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed, seed_for, seeded
 from ssl_inpaint.train import FitConfig
 
+SCORES_FILE = "scores.json"  # written last: a run with it is finished
 CALIBRATION_STEPS = 20  # batches that set the BatchNorm statistics of an encoder that never had any
 VIEW_BATCH = 128  # images described at a time
 
@@ -104,18 +105,10 @@ def transfer(
         scores, fit_seconds = bench.measure(rate)
         seconds = time.monotonic() - began
         made = _records(plan, card, bench, scores, fit_seconds, workers)
-        files.write_json(
-            folder / "scores.json",
-            {
-                "schema": 1,
-                "learning_rate": rate,
-                "scores": scores,
-                "tuning": bench.tuning,
-                "seconds": round(seconds, 1),
-            },
-        )
         if ledger is not None:
             ledger.add(made)
+        summary = {"learning_rate": rate, "scores": scores, "tuning": bench.tuning, "seconds": round(seconds, 1)}
+        files.write_json(folder / SCORES_FILE, {"schema": 1, **summary})
     return Transferred(folder, scores, made, rate)
 
 
