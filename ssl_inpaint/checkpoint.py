@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ssl_inpaint import catalog, config, files
 from ssl_inpaint.config import Settings
@@ -21,17 +24,20 @@ from ssl_inpaint.runtime import seed_for, seeded
 ENCODER_FILE = "encoder.safetensors"
 # What training wrappers put before every key; taken off, repeatedly, when weights made elsewhere are read.
 _PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.", "model.")
-_HEADS = ("classifier.", "fc.", "head.")  # a classifier's own layers, which an encoder has no use for
+# A classifier's own layers, which an encoder has no use for: torchvision's and timm's names, and Caffe's.
+_HEADS = ("classifier.", "fc.", "head.", "fc6.", "fc7.", "fc8.")
+# What reading damaged files was seen to raise.
+_DAMAGE = (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, TypeError, LookupError, AssertionError)
 
 
 class Card(Settings):
     """Where an encoder's weights came from: travels in its file and into every record."""
 
-    encoder: str  # the part, with its argument: alexnet, timm:resnet18
+    encoder: str  # the part, with its argument if it takes one: alexnet, timm:resnet18
     encoder_config: dict[str, Any]
     method: str  # the row's name in tables
     pretext: str = "none"
-    supervision: str = "none"  # "labels" where labels were read
+    supervision: str = "none"  # "labels" where labels were read, "unknown" where nobody here can tell
     dataset: str = "none"
     dataset_sha256: str = ""
     image_size: int = 0  # pixels a side in pretraining; 0 where nothing was pretrained
@@ -43,10 +49,13 @@ class Card(Settings):
 
 
 def build_encoder(spec: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
-    """A randomly initialised encoder by name (`alexnet`, `timm:resnet18`), the same for the same seed."""
-    name, argument = catalog.split_argument(spec)
-    part = catalog.load("encoders", name)
-    chosen = config.override(_default_config(part.Config, name, argument), "encoder", settings)
+    """A randomly initialised encoder by name (`alexnet`, `timm:resnet18`), the same for the same seed.
+
+    UsageError for an unknown name or setting, and for pretrained weights, which the card would call random.
+    """
+    chosen = _chosen(spec, settings)
+    if getattr(chosen, "pretrained", False):
+        raise UsageError("encoder.pretrained = true has no place here: write --from torchvision:alexnet or timm:NAME.")
     return _build(spec, chosen, seed)
 
 
@@ -61,7 +70,7 @@ def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[E
         return _open_random(source.partition(":")[2], settings, seed)
     if source == "torchvision:alexnet":
         return _open_pretrained(source, "torchvision_alexnet", settings, seed)
-    if "=" in source:
+    if "=" in source and not Path(source).exists():
         spec, _, file = source.partition("=")
         return _open_foreign(spec, Path(file), settings, seed)
     if source.startswith("timm:"):
@@ -78,17 +87,16 @@ def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[E
 
 def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
     """Writes the weights with their card as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
-
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with files.replacing(path) as temporary:
-        save_file(state, temporary, metadata={"card": card.model_dump_json()})
+        try:
+            save_file(state, temporary, metadata={"card": card.model_dump_json()})
+        except SafetensorError as error:  # what a full disk becomes here
+            raise OSError(str(error)) from None
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
     """A file's tensors, and its card if this suite wrote it; never unpickles anything but tensors."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -97,20 +105,24 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
             card = config.check(Card, "card", json.loads(metadata["card"])) if "card" in metadata else None
             return state, card
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError, ValueError) as error:
+    except (*_DAMAGE, struct.error, SafetensorError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise UsageError(f"{path} holds no weights that can be read safely ({reason}).") from None
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+    items = list(content.items()) if isinstance(content, dict) else []
+    if not items or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
         raise UsageError(f"{path} is not a state dict: give a file of names and tensors.")
     return content, None
 
 
-def load_strictly(encoder: Encoder, state: Mapping[str, Tensor], path: Path) -> None:
-    """Puts `state` into the encoder; UsageError with all that is missing, unexpected or of another shape."""
-    wanted = encoder.state_dict()
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Puts `state` into the network; UsageError counts what is missing, unexpected or of another shape, and names some.
+
+    A classifier's own layers are left as they are in the network and are out of account in the file.
+    """
+    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(_HEADS)}
     found = _without_prefixes(state, wanted)
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(k for k in found.keys() - wanted.keys() if not k.startswith(_HEADS))
@@ -121,11 +133,11 @@ def load_strictly(encoder: Encoder, state: Mapping[str, Tensor], path: Path) -> 
             f"missing {_some(missing)}, of another shape {_some(reshaped)}, unexpected {_some(unexpected)}. "
             "Name the encoder it was made with: ENCODER=FILE, and --set encoder.FIELD=VALUE for its settings."
         )
-    encoder.load_state_dict({k: v for k, v in found.items() if k in wanted})
+    network.load_state_dict({k: found[k] for k in wanted}, strict=False)  # all but the heads
 
 
-def weights_sha256(module: torch.nn.Module) -> str:
-    """Hash over all parameters and persistent buffers, names and values: equal weights, equal hash."""
+def weights_sha256(module: nn.Module) -> str:
+    """Hash over all parameters and persistent buffers, names, types and values: equal weights, equal hash."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
@@ -134,17 +146,25 @@ def weights_sha256(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _chosen(spec: str, settings: Mapping[str, str]) -> Settings:
+    name, argument = catalog.split_argument(spec)
+    kind: type[Settings] = catalog.load("encoders", name).Config
+    return config.override(_default_config(kind, name, argument), "encoder", settings)
+
+
 def _build(spec: str, chosen: Settings, seed: int) -> tuple[Encoder, Card]:
-    name, _ = catalog.split_argument(spec)
+    name = spec.partition(":")[0]
     with seeded(seed_for(seed, "encoder")):
         encoder: Encoder = catalog.load("encoders", name).build(chosen)
-    return encoder, Card(encoder=spec, encoder_config=chosen.model_dump(mode="json"), method="Random", seed=seed)
+    values = chosen.model_dump(mode="json")
+    full_name = f"{name}:{values['argument']}" if "argument" in values else name
+    return encoder, Card(encoder=full_name, encoder_config=values, method="Random", seed=seed)
 
 
 def _open_random(name: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
     if not name:
         raise UsageError("'random' needs an architecture: write random:ENCODER (random:alexnet) or random:RUN.")
-    if not (Path(name).exists() and _weights_path(name).is_file()):
+    if name.partition(":")[0] in catalog.parts("encoders") or not Path(name).exists():
         return build_encoder(name, settings, seed)
     path = _weights_path(name)
     _, card = read_weights(path)
@@ -156,19 +176,28 @@ def _open_random(name: str, settings: Mapping[str, str], seed: int) -> tuple[Enc
 
 def _open_pretrained(source: str, spec: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
     try:
-        encoder, card = build_encoder(spec, {**settings, "pretrained": "true"}, seed)
+        encoder, card = _build(spec, _chosen(spec, {**settings, "pretrained": "true"}), seed)
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"The weights of {source} could not be had ({reason}): give a local file by --from {spec}=FILE."
         ) from None
-    origin = {"method": f"{source} (pretrained)", "pretext": "library weights", "supervision": "labels"}
+    # torchvision's AlexNet read ImageNet's labels; what timm's weights read differs from model to model.
+    supervision = "unknown" if source.startswith("timm:") else "labels"
+    origin = {"method": f"{source} (pretrained)", "pretext": "library weights", "supervision": supervision}
     return encoder, card.model_copy(update=origin)
 
 
 def _open_foreign(spec: str, path: Path, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
     encoder, card = build_encoder(spec, settings, seed)
-    load_strictly(encoder, read_weights(_weights_path(str(path)))[0], path)
+    state, _ = read_weights(_weights_path(str(path)))
+    part = catalog.load("encoders", card.encoder.partition(":")[0])
+    if hasattr(part, "whole") and state.keys() != encoder.state_dict().keys():
+        model = part.whole(_chosen(spec, settings))  # layers named, and counted, as in the library's own model
+        load_strictly(model, state, path)
+        encoder = part.build(_chosen(spec, settings), model.state_dict())
+    else:
+        load_strictly(encoder, state, path)
     origin = {"method": f"{spec} from {path.name}", "pretext": "unknown", "supervision": "unknown"}
     return encoder, card.model_copy(update=origin)
 
@@ -199,8 +228,7 @@ def _default_config(kind: type[Settings], name: str, argument: str) -> Settings:
 
 
 def _stored_config(card: Card, path: Path) -> Settings:
-    name, _ = catalog.split_argument(card.encoder)
-    kind: type[Settings] = catalog.load("encoders", name).Config
+    kind: type[Settings] = catalog.load("encoders", card.encoder.partition(":")[0]).Config
     # Weights follow from the file, so a library's download must not be asked for again.
     values = {k: (False if k == "pretrained" else v) for k, v in card.encoder_config.items()}
     return config.check(kind, f"{path.name}: encoder", values)

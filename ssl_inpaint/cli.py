@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssl_inpaint import catalog
-from ssl_inpaint.errors import UsageError
+from ssl_inpaint import catalog, options
+from ssl_inpaint.errors import Failure
+from ssl_inpaint.options import LEDGER, Name
 
-if TYPE_CHECKING:
-    from ssl_inpaint.records import Ledger
-    from ssl_inpaint.runtime import Runtime
-
-LEDGER = Path("results/measured.jsonl")
-HOLES = click.Choice(["centre", "blocks", "region", "noise"])
-
-
-class _Verbs(click.Group):
-    """Turns a UsageError into one sentence and exit code 2, an interruption into exit code 1."""
-
-    def invoke(self, context: click.Context) -> Any:
-        from ssl_inpaint.errors import Failure
-
-        try:
-            return super().invoke(context)
-        except UsageError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
-        except Failure as error:
-            click.echo(str(error), err=True)
-            sys.exit(1)
+HOLES = Name("kind of hole", ("centre", "blocks", "region", "noise"))
+MODES = Name("mode", ("frozen", "finetune"))
+EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+SOURCES = "random:ENCODER, RUN, ENCODER=FILE, torchvision:alexnet or timm:NAME."
+DESCRIPTORS = "hog, or SOURCE[@STAGE] with a source as in transfer --from; may be repeated."
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=options.Verbs, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="ssl-inpaint")
 def main() -> None:
     """Context encoders, end to end: pretrain by inpainting, transfer the features, probe them, tabulate every number.
@@ -45,29 +26,16 @@ def main() -> None:
     """
 
 
-def _choice(kind: str) -> click.Choice[str]:
-    return click.Choice(list(catalog.parts(kind)))
-
-
-def _shared(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that every measuring verb has."""
-    for option in (
-        click.option("--set", "assignments", multiple=True, metavar="PART.FIELD=VALUE", help="Any other setting."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides every random draw."),
-        click.option(
-            "--output", type=click.Path(path_type=Path, file_okay=False), help="Run folder; made up if absent."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 @main.command("list")
-@click.argument("kind", required=False, type=click.Choice(list(catalog.KINDS)))
+@click.argument("kind", required=False, metavar="[KIND]", type=Name("kind of part", catalog.KINDS))
 def list_parts(kind: str | None) -> None:
     """What there is: data sets, encoders, pretext tasks, ...
 
-    Example:  ssl-inpaint list encoders
+    KIND is data, encoders, pretext, transfer, descriptors, recipes or protocols; all of them, if absent.
+
+    \b
+    Example:
+      ssl-inpaint list encoders
     """
     for folder in [kind] if kind else catalog.KINDS:
         click.secho(folder, bold=True)
@@ -87,12 +55,14 @@ def data() -> None:
 def make_shapes(output: Path, seed: int, assignments: tuple[str, ...]) -> None:
     """Draw the embedded data set in the VOCdevkit layout.
 
-    Example:  ssl-inpaint data make-shapes --output shapes
+    \b
+    Example:
+      ssl-inpaint data make-shapes --output shapes
     """
-    from ssl_inpaint.config import override, parse_settings, refuse_unknown_parts
+    from ssl_inpaint.config import override, refuse_unknown_parts
     from ssl_inpaint.data import shapes
 
-    settings = parse_settings(assignments)
+    settings = options.settings_of(assignments)
     refuse_unknown_parts(settings, ("data",))
     config = override(shapes.Config(seed=seed), "data", settings.get("data", {}))
     click.echo(shapes.make_shapes(output, config))
@@ -103,7 +73,9 @@ def make_shapes(output: Path, seed: int, assignments: tuple[str, ...]) -> None:
 def info(spec: str) -> None:
     """What is at a data spec: splits, images, classes.
 
-    Example:  ssl-inpaint data info voc2007:VOCdevkit
+    \b
+    Example:
+      ssl-inpaint data info voc2007:VOCdevkit
     """
     from ssl_inpaint.experiment.data import describe_data
 
@@ -113,12 +85,12 @@ def info(spec: str) -> None:
 
 @main.command()
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path.")
-@click.option("--pretext", type=_choice("pretext"), default="inpainting", help="The task to learn from.")
+@click.option("--pretext", type=options.part("pretext"), default="inpainting", help="The task to learn from.")
 @click.option("--encoder", help="NAME or timm:NAME; the recipe's, if absent.")
 @click.option("--holes", type=HOLES, help="Shape of the holes; the pretext's own choice, if absent.")
-@click.option("--recipe", type=_choice("recipes"), default="compact", help="Named settings.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder; no other option applies.")
-@_shared
+@click.option("--recipe", type=options.part("recipes"), default="compact", help="Named settings.")
+@options.resumable
+@options.measuring
 @click.pass_context
 def pretrain(
     context: click.Context,
@@ -134,19 +106,21 @@ def pretrain(
 ) -> None:
     """Pretrain an encoder on unlabelled images.
 
-    Example:  ssl-inpaint pretrain --data folder:photos --holes region --output runs/ours
+    \b
+    Example:
+      ssl-inpaint pretrain --data folder:photos --holes region --output runs/ours
     """
     from ssl_inpaint.experiment import pretrain as verb
     from ssl_inpaint.plans import PretrainPlan, read_plan
 
-    settings = _settings([*assignments, *([f"pretext.holes={holes}"] if holes else [])])
+    settings = options.settings_of([*assignments, *([f"pretext.holes={holes}"] if holes else [])])
     if resume:
-        _refuse_others(context)
+        options.refuse_others(context)
         plan, folder = read_plan(PretrainPlan, resume), resume
     else:
         plan = verb.plan_pretraining(spec, pretext, recipe, encoder, settings, seed)
-        folder = output or _new_folder(f"{pretext}-{plan.encoder}-{seed}")
-    runtime, ledger, workers = _run(settings, plan.train.precision)
+        folder = output or options.new_folder(f"{pretext}-{plan.encoder}-{seed}")
+    runtime, ledger, workers = options.open_run(settings, plan.train.precision)
     made = verb.pretrain(plan, folder, runtime, ledger, resume is not None, workers)
     click.echo(f"{made.card.method}: {made.fit.examples} images in {made.fit.seconds:.0f} s")
     for name, value in made.validation.items():
@@ -155,15 +129,13 @@ def pretrain(
 
 
 @main.command()
-@click.option("--task", type=_choice("transfer"), default="cls", help="What to measure.")
-@click.option(
-    "--from", "source", default="random:compact_alexnet", help="random:ENCODER, RUN, ENCODER=FILE, timm:NAME."
-)
+@click.option("--task", type=options.part("transfer"), default="cls", help="What to measure.")
+@click.option("--from", "source", default="random:compact_alexnet", help=SOURCES)
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path; with labels.")
-@click.option("--mode", type=click.Choice(["frozen", "finetune"]), default="frozen", help="Train the head, or all.")
-@click.option("--protocol", type=_choice("protocols"), default="compact_cls", help="Named, versioned settings.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder; no other option applies.")
-@_shared
+@click.option("--mode", type=MODES, default="frozen", help="Train the head, or all.")
+@click.option("--protocol", type=options.part("protocols"), default="compact_cls", help="Named, versioned settings.")
+@options.resumable
+@options.measuring
 @click.pass_context
 def transfer(
     context: click.Context,
@@ -179,19 +151,22 @@ def transfer(
 ) -> None:
     """Measure an encoder on labelled data.
 
-    Example:  ssl-inpaint transfer --task cls --from runs/ours --data voc2007:VOCdevkit --mode frozen
+    \b
+    Example:
+      ssl-inpaint transfer --task cls --from runs/ours --data voc2007:VOCdevkit --mode frozen
     """
     from ssl_inpaint.experiment import transfer as verb
     from ssl_inpaint.plans import TransferPlan, read_plan
 
-    settings = _settings(assignments)
+    settings = options.settings_of(assignments)
     if resume:
-        _refuse_others(context)
+        options.refuse_others(context)
         plan, folder = read_plan(TransferPlan, resume), resume
     else:
         plan = verb.plan_transfer(spec, source, task, mode, protocol, settings, seed)
-        folder = output or _new_folder(f"{task}-{mode}-{Path(source).name}-{seed}")
-    runtime, ledger, workers = _run(settings, plan.protocol.train.precision)
+        folder = output or options.new_folder(f"{task}-{mode}-{Path(source).name}-{seed}")
+    loop = plan.protocol.frozen_train if plan.mode == "frozen" else plan.protocol.train
+    runtime, ledger, workers = options.open_run(settings, loop.precision)
     made = verb.transfer(plan, folder, runtime, ledger, resume is not None, workers)
     for record in made.records:
         click.echo(
@@ -203,40 +178,44 @@ def transfer(
 
 @main.command("nn-retrieval")
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path.")
-@click.option("--descriptor", "descriptors", multiple=True, help="hog, or SOURCE[@STAGE] as in transfer --from.")
-@_shared
+@click.option("--descriptor", "descriptors", multiple=True, default=("hog", "random:compact_alexnet"), help=DESCRIPTORS)
+@options.measuring
 def nn_retrieval(
     spec: str, descriptors: tuple[str, ...], assignments: tuple[str, ...], seed: int, output: Path | None
 ) -> None:
     """Nearest neighbours of patches, by several descriptors side by side.
 
-    Example:  ssl-inpaint nn-retrieval --data voc2007:VOCdevkit --descriptor runs/ours --descriptor hog
+    \b
+    Example:
+      ssl-inpaint nn-retrieval --data voc2007:VOCdevkit --descriptor runs/ours --descriptor hog
     """
     from ssl_inpaint.experiment import retrieval as verb
 
-    settings = _settings(assignments)
-    chosen = descriptors or ("hog", "random:compact_alexnet")
-    plan = verb.plan_retrieval(spec, chosen, settings, seed)
-    folder = output or _new_folder(f"nn-retrieval-{seed}")
-    runtime, ledger, _ = _run(settings, "auto")
+    settings = options.settings_of(assignments)
+    plan = verb.plan_retrieval(spec, descriptors, settings, seed)
+    folder = output or options.new_folder(f"nn-retrieval-{seed}")
+    runtime, ledger, _ = options.open_run(settings, "auto")
     made = verb.nn_retrieval(plan, folder, runtime, ledger)
     for description, by_descriptor in made.scores.items():
         for name, scores in by_descriptor.items():
             click.echo(f"{description}, {name}: " + ", ".join(f"{m} {100 * v:.2f} %" for m, v in scores.items()))
-    click.echo("\n".join(["", *(f"figure      {path}" for path in made.figures), f"ledger      {ledger.path}"]).strip())
+    for path in made.figures:
+        click.echo(f"figure      {path}")
+    click.echo(f"ledger      {ledger.path}" if made.records else "no labels, so neighbours are shown and not scored")
 
 
 @main.command()
-@click.option("--ledger", type=click.Path(path_type=Path), default=LEDGER, help="Records to tabulate.")
+@click.option("--ledger", type=EXISTING_FILE, default=LEDGER, help="Records to tabulate.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("results"), help="Folder for the tables.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the tables there are not those of the ledger.")
 def tables(ledger: Path, output: Path, check: bool) -> None:
     """Render the ledger as Markdown, LaTeX and CSV, published rows apart.
 
-    Example:  ssl-inpaint tables --check
+    \b
+    Example:
+      ssl-inpaint tables --check
     """
     from ssl_inpaint import tables as tabulation
-    from ssl_inpaint.errors import Failure
 
     if not check:
         for path in tabulation.write_tables(ledger, output):
@@ -257,48 +236,10 @@ def tables(ledger: Path, output: Path, check: bool) -> None:
 def quickstart(output: Path, seed: int, full: bool) -> None:
     """The whole suite on the embedded data set, in minutes.
 
-    Example:  ssl-inpaint quickstart
+    \b
+    Example:
+      ssl-inpaint quickstart
     """
     from ssl_inpaint.experiment import quickstart as verb
 
     click.echo(verb.quickstart(output, seed, full))
-
-
-def _settings(assignments: list[str] | tuple[str, ...]) -> dict[str, dict[str, str]]:
-    from ssl_inpaint.config import parse_settings
-
-    return parse_settings(assignments)
-
-
-def _run(settings: dict[str, dict[str, str]], precision: Any) -> tuple[Runtime, Ledger, int]:
-    """What `--set run.FIELD=VALUE` says of the machine: none of it belongs to a result's identity."""
-    from ssl_inpaint.config import override
-    from ssl_inpaint.records import Ledger
-    from ssl_inpaint.runtime import RunSettings, open_runtime
-
-    chosen = override(RunSettings(ledger=str(LEDGER)), "run", settings.get("run", {}))
-    return open_runtime(chosen.device, precision), Ledger(Path(chosen.ledger)), chosen.workers
-
-
-def _refuse_others(context: click.Context) -> None:
-    given = [
-        name
-        for name in context.params
-        if name not in ("resume", "assignments")
-        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if given:
-        raise UsageError(f"--resume goes on with the settings of its run, so --{given[0]} cannot apply: leave it out.")
-    from ssl_inpaint.config import refuse_unknown_parts
-
-    refuse_unknown_parts(_settings(context.params["assignments"]), ("run",))
-
-
-def _new_folder(name: str) -> Path:
-    """runs/<name>, with a number behind it where that is taken."""
-    plain = name.replace(":", "-").replace("=", "-").replace("/", "-")
-    for attempt in range(1, 10_000):
-        folder = Path("runs") / (plain if attempt == 1 else f"{plain}-{attempt}")
-        if not folder.exists():
-            return folder
-    raise UsageError(f"runs/ holds 10,000 runs called {plain}: name a folder by --output.")

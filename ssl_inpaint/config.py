@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from ssl_inpaint.errors import UsageError, unknown_name
 
@@ -43,14 +44,17 @@ def refuse_unknown_parts(settings: Iterable[str], known: Iterable[str]) -> None:
 def override(config: S, part: str, changes: Mapping[str, str]) -> S:
     """`config` with the text values of `changes` put in, checked for name and type.
 
-    Lists (`1,2,3`) are written as JSON or with commas. UsageError names the setting, the value and what is allowed.
+    Values are JSON, or text as it stands; lists may also be written with commas (`1,2,3`); `null` is none. UsageError
+    names every setting that does not exist, or else every value that is not allowed.
     """
     fields = type(config).model_fields
+    unknown = [str(unknown_name(f"{part} setting", name, fields)) for name in changes if name not in fields]
+    if unknown:
+        raise UsageError(" ".join(unknown))
     values = config.model_dump()
     for name, text in changes.items():
-        if name not in fields:
-            raise unknown_name(f"setting '{part}.'", name, fields)
-        values[name] = _value_of(text, is_list=isinstance(values[name], tuple | list))
+        is_list = isinstance(values[name], tuple | list)
+        values[name] = text if fields[name].annotation is str else _value_of(text, is_list)
     return check(type(config), part, values)
 
 
@@ -59,9 +63,7 @@ def check(kind: type[S], part: str, values: Mapping[str, object]) -> S:
     try:
         return kind(**values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join([part, *map(str, e['loc'])])} = {e['input']!r}: {e['msg'].lower()}" for e in error.errors()
-        )
+        wrong = "; ".join(_mistake(part, details) for details in error.errors())
         raise UsageError(f"Not allowed: {wrong}.") from None
 
 
@@ -69,6 +71,15 @@ def hash_of(*configs: object) -> str:
     """Twelve hexadecimal digits that identify settings: equal settings, equal hash, on any machine."""
     plain = [c.model_dump(mode="json") if isinstance(c, BaseModel) else c for c in configs]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _mistake(part: str, details: ErrorDetails) -> str:
+    name = ".".join([part, *map(str, details["loc"])])
+    reason = details["msg"].removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    if details["type"] == "missing" or not details["loc"]:  # the input is then the settings as a whole
+        return f"{name}: {reason}"
+    return f"{name} = {details['input']!r}: {reason}"
 
 
 def _value_of(text: str, is_list: bool) -> object:

@@ -22,4 +22,4 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UsageError(f"There is no {what} '{name}': known are {', '.join(names)}.{hint}")
+    return UsageError(f"There is no {what} '{name}': known are {', '.join(names) or 'none'}.{hint}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from ssl_inpaint.errors import UsageError
 
@@ -16,18 +16,19 @@ from ssl_inpaint.errors import UsageError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed onto it at the end, removed if anything went wrong.
 
-    A full or read-only disk becomes a UsageError that names the file.
+    What is renamed has reached the disk, so that not even a power cut leaves half a file. A full or read-only disk
+    becomes a UsageError that names the file.
     """
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise _not_written(path, error) from None
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner may read
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         raise _not_written(path, error) from None

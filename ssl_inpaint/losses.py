@@ -19,7 +19,7 @@ def reconstruction_loss(
 ) -> Tensor:
     """Mean distance over hidden pixels, with the overlap band counted `band_weight` times (paper Eq. 1, section 3.3).
 
-    Images B x 3 x H x W in [0, 1], `hole` and `band` B x 1 x H x W bool; other pixels do not count at all. Distances
+    Images B x 3 x H x W in [0, 1], `hole` and `band` B x 1 x H x W bool and disjoint; no other pixel counts. Distances
     are taken on the [-1, 1] scale of the released code, on which its weights 0.999 and 0.001 stand; so L2 is four
     times, L1 twice the value on [0, 1]. The sum is divided by the number of values in hole and band, without the
     weights, as released. Zero where nothing is hidden.

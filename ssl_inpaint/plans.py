@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from ssl_inpaint import config
 from ssl_inpaint.batches import Crops, Views
@@ -34,7 +34,7 @@ class Protocol(Settings):
     crops: Crops
     test_views: Views = "centre"  # outputs are averaged over them
     cached_views: int = Field(8, ge=1)  # random crops of every image that a frozen encoder describes
-    learning_rates: tuple[float, ...] = ()  # tried on train, chosen on val; empty: train.learning_rate as it is
+    learning_rates: tuple[PositiveFloat, ...] = ()  # tried on train, chosen on val; empty: train.learning_rate as it is
     train: FitConfig  # when fine-tuning
     frozen_train: FitConfig  # of the head on cached features
 
@@ -79,9 +79,7 @@ class RetrievalConfig(Settings):
     patch_size: int = Field(96, ge=16)  # pixels a side of a patch
     store_size: int = Field(192, ge=16)  # short side of the images that patches are cut from
     context: float = Field(1.25, gt=0)  # side of a patch over the longer side of the object in its middle
-    smallest_object: float = Field(
-        16.0, ge=1
-    )  # pixels of the store; smaller boxes are no queries and not in the gallery
+    smallest_object: float = Field(16.0, ge=1)  # pixels of the store; smaller boxes are left out altogether
     hole_fraction: float = Field(0.25, gt=0, lt=1)  # of a patch's area, in its middle, hidden in context-only retrieval
     queries: int = Field(500, ge=1)  # drawn from test; all where there are fewer
     gallery: int = Field(10_000, ge=1)  # drawn from train and val; all where there are fewer
@@ -103,14 +101,16 @@ class RetrievalPlan(Settings):
 
 P = TypeVar("P", bound=Settings)
 PLAN_FILE = "config.json"
+SCHEMA = 1
 
 
 def read_plan(kind: type[P], folder: Path) -> P:
-    """The plan a run folder was made with; UsageError where there is none or it is of another kind."""
+    """The plan a run folder was made with; UsageError where there is none, or one of another kind or schema."""
     path = folder / PLAN_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UsageError(f"{folder} is no run folder ({PLAN_FILE} cannot be read): name one to resume.") from None
-    values.pop("schema", None)
+    if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
+        raise UsageError(f"{path} is no plan of schema {SCHEMA}: resume with the version of the suite that wrote it.")
     return config.check(kind, str(path), values)

@@ -40,7 +40,7 @@ class Bar:
             self._progress.update(self._task, advance=count, note=note)
         elif time.monotonic() - self._spoke >= PLAIN_LINE_SECONDS:
             self._spoke = time.monotonic()
-            rate = (self._done - self._first) / (self._spoke - self._began)
+            rate = (self._done - self._first) / max(self._spoke - self._began, 1e-9)
             left = (self._total - self._done) / rate if rate else float("inf")
             say(f"{self._label}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip())
 
@@ -52,6 +52,8 @@ def bar(label: str, total: int, done: int = 0) -> Iterator[Bar]:
     if not console.is_terminal:
         yield Bar(label, total, done)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as progress:
+    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns: tuple[ProgressColumn, ...] = (*counts, TextColumn("{task.fields[note]}"))
+    # Results printed meanwhile stay on stdout; rich would move them to stderr, where the bar is.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         yield Bar(label, total, done, progress)

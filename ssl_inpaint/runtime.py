@@ -50,12 +50,14 @@ class Runtime:
 
 def open_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime:
     """The device by name ("auto": CUDA where there is one) and bfloat16 where the hardware computes it ("auto")."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise unknown_name("device", device, ("auto", "cpu", "cuda"))
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"Device '{device}' was asked for and torch sees no CUDA device: use --device cpu.")
+        device = "cuda" if count else "cpu"
+    if device.startswith("cuda") and not count:
+        raise UsageError(f"Device '{device}' was asked for and torch sees no CUDA device: use --set run.device=cpu.")
+    known = ("auto", "cpu", "cuda", *(f"cuda:{index}" for index in range(count)))
+    if device not in known:
+        raise unknown_name("device", device, known)
     chosen = torch.device(device)
     return Runtime(chosen, precision == "bf16" or (precision == "auto" and has_fast_bf16(chosen)))
 
@@ -90,24 +92,30 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catches the first signal and restores the handlers at the end; a second one acts as usual."""
+        """Catches the first signal and restores the handlers at the end; a second one of either kind acts as usual.
+
+        A signal that is ignored outside, as Ctrl-C is for a job in the background, stays ignored.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        signals = (signal.SIGTERM, signal.SIGINT)
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
+        found: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal_name = signal.Signals(number).name
-            signal.signal(number, before[number])
+            restore()
 
-        for number in signals:
-            signal.signal(number, note)
         try:
+            for number in before:
+                signal.signal(number, note)
             yield
         finally:
-            for number in signals:
-                signal.signal(number, before[number])
+            restore()
 
 
 @contextmanager
@@ -121,8 +129,10 @@ def claimed(folder: Path) -> Iterator[None]:
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UsageError(
                 f"The run folder {folder} is in use by another process: wait, or choose another."
             ) from None
+        except OSError as error:  # a file system without locks
+            raise UsageError(f"Cannot lock {folder}: {error.strerror or error}. Choose another --output.") from None
         yield

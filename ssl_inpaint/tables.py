@@ -1,41 +1,23 @@
-"""Tables like the paper's, from the ledger alone: Markdown, LaTeX and CSV, with published rows in tables of their own.
-
-Records and published rows become cells (a frame with one number a line); the cells of one section become a table.
-"""
+"""Tables like the paper's, from the ledger alone, in four formats; published rows have tables of their own."""
 
 from __future__ import annotations
 
-import importlib.resources
-import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tabulate import tabulate
 
 from ssl_inpaint import files
+from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, ROW, VALUE, measured_cells, published_cells
 from ssl_inpaint.records import MEASURED, Ledger, Record
 
-ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
-COLUMN = ["dataset", "task", "mode", "protocol", "metric", "split", "dataset_sha256"]
-VALUE = ["mean", "std", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
-TASK_ORDER = ("cls", "det", "seg")
-MODE_ORDER = ("frozen", "finetune")
-LOSSES = "pretext"  # the task whose metrics are losses, not fractions
-FAMILIES = {
-    "nn-retrieval": ", patch retrieval",
-    "inpaint": ", inpainting",
-    LOSSES: ", pretext tasks on held-out images",
-}
+USUAL_ORDER = {"task": ("cls", "det", "seg"), "mode": ("frozen", "finetune")}
 BASELINE_PRETEXTS = ("", "-", "none", "random")
 DECIBELS = "PSNR"  # metrics whose names begin so are no fractions
-PUBLISHED = {
-    "table1": "Published: inpainting, as in the paper's Table 1",
-    "table2": "Published: transfer of AlexNet, as in the paper's Table 2",
-    "linear": "Published: linear probes of frozen AlexNet layers",
-}
 NOTHING_MEASURED = "Nothing is measured yet: the ledger holds no records."
 GENERATED = "Made from the ledger by `ssl-inpaint tables`; edits are lost."
 PREAMBLE = r"\usepackage[utf8]{inputenc} \usepackage{booktabs,adjustbox}"
@@ -65,43 +47,8 @@ class Table:
     notes: tuple[str, ...]
 
 
-def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
-    """Mean and spread over the seeds of records that agree in all else that may change a number.
-
-    Of several records of one seed (say, its weights were trained again) the newest counts, and a note says so. Numbers
-    of different settings are never averaged: each gets a row, told apart by `settings`, which is empty elsewhere.
-    """
-    if not records:
-        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE])
-    frame = pd.DataFrame([asdict(r) | {"section": _section(r), "settings": r.config_hash} for r in records])
-    place = ["section", *ROW, *COLUMN]
-    older = frame.groupby(place)["seed"].transform("size") - frame.groupby(place)["seed"].transform("nunique")
-    frame["note"] = older.map(
-        lambda count: f"{count} older with the same seed and other weights left out" if count else ""
-    )
-    frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
-    several = frame.groupby([name for name in place if name != "settings"])["settings"].transform("nunique") > 1
-    frame["settings"] = frame["settings"].where(several, "")
-    frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(_duration)
-    return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
-        mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
-    )
-
-
-def published_cells() -> pd.DataFrame:
-    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread."""
-    with importlib.resources.files("ssl_inpaint").joinpath("published.csv").open(encoding="utf-8") as file:
-        frame = pd.read_csv(file, keep_default_na=False)
-    is_error = frame["metric"].str.startswith("mean ")  # mean L1 and mean L2
-    section = frame["table"].map(PUBLISHED) + (", " + frame["dataset"]).where(frame["table"] == "linear", "")
-    renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})
-    renamed[["encoder", "recipe", "settings", "mode", "split", "dataset_sha256"]] = ""
-    cells = renamed.assign(section=section, std=math.nan, n_seeds=0, n_examples=0, higher_is_better=~is_error)
-    return cells[["section", *ROW, *COLUMN, *VALUE]]
-
-
 def tables(cells: pd.DataFrame) -> list[Table]:
-    """One table a section, in the order in which the sections first appear.
+    """One table a section of the cells (see `ssl_inpaint.cells`), in the order in which the sections first appear.
 
     Measured rows: baselines first, labels last, better below worse. Published rows: in the order of the file.
     """
@@ -121,11 +68,21 @@ def to_latex(shown: Sequence[Table]) -> str:
     return "\n\n".join([f"% {GENERATED}\n% In the preamble: {PREAMBLE}", *map(_latex_table, shown)]) + "\n"
 
 
+def to_text(shown: Sequence[Table]) -> str:
+    """The tables for a terminal, in aligned columns."""
+    parts = []
+    for table in shown:
+        headers, *rows = [[entry.text for entry in line] for line in (table.headers, *table.rows)]
+        sides = ["right" if header.is_number else "left" for header in table.headers]
+        grid = tabulate(rows, headers, disable_numparse=True, colalign=sides) if rows else ""
+        parts += [table.heading, grid, "\n".join(table.notes)]
+    return "\n\n".join(part for part in parts if part)
+
+
 def to_csv(cells: pd.DataFrame) -> str:
     """One line a number, fractions with six significant digits, with all that places it."""
-    return cells.to_csv(
-        index=False, columns=["section", *ROW, *COLUMN, *VALUE], float_format="%.6g", lineterminator="\n"
-    )
+    columns = ["section", *ROW, *COLUMN, *VALUE]
+    return cells.to_csv(index=False, columns=columns, float_format="%.6g", lineterminator="\n")
 
 
 def render(records: Sequence[Record]) -> dict[str, str]:
@@ -139,22 +96,16 @@ def render(records: Sequence[Record]) -> dict[str, str]:
 
 def write_tables(ledger_path: Path, output: Path) -> list[Path]:
     """Writes the tables of a ledger into the folder `output` and says where."""
-    texts = render(Ledger(ledger_path).read())
-    for name, text in texts.items():
-        files.write_text(output / name, text)
-    return [output / name for name in texts]
+    texts = {output / name: text for name, text in render(Ledger(ledger_path).read()).items()}
+    for path, text in texts.items():
+        files.write_text(path, text)
+    return list(texts)
 
 
 def stale_tables(ledger_path: Path, output: Path) -> list[Path]:
     """The files in `output` that are missing, or that say something other than the ledger."""
-    texts = render(Ledger(ledger_path).read())
-    paths = [output / name for name in texts]
-    return [p for p in paths if not p.is_file() or p.read_bytes() != texts[p.name].encode()]
-
-
-def _section(record: Record) -> str:
-    kind = "Measured" if record.source == MEASURED else "Cited"
-    return f"{kind}: {record.dataset}{FAMILIES.get(record.task, '')}"
+    texts = {output / name: text for name, text in render(Ledger(ledger_path).read()).items()}
+    return [path for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()]
 
 
 def _table(heading: str, cells: pd.DataFrame) -> Table:
@@ -202,7 +153,7 @@ def _column_names(cells: pd.DataFrame) -> pd.Series[str]:
 
 def _column_order(values: pd.Series[str]) -> pd.Series[str]:
     """The sort key of one field of COLUMN: the usual order of tasks and modes, numbers by size."""
-    order = {"task": TASK_ORDER, "mode": MODE_ORDER}.get(str(values.name), ())
+    order = USUAL_ORDER.get(str(values.name), ())
     usual = values.map({name: f"{position:02}" for position, name in enumerate(order)})
     natural = values.map(lambda text: "~" + re.sub(r"\d+", lambda n: n[0].zfill(9), text.lower()))
     return usual.fillna(natural).astype(str)
@@ -234,13 +185,6 @@ def _number(cell: Any, is_count_shown: bool) -> str:
     spread = f" ± {scale * cell.std:.{digits}f}" if cell.n_seeds > 1 else ""
     count = f" (n={cell.n_seeds})" if cell.n_seeds > 1 and is_count_shown else ""
     return f"{scale * cell.mean:.{digits}f}{spread}{count}"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} s" if seconds else ""
 
 
 def _measured_notes(cells: pd.DataFrame, columns: list[str], is_uneven: bool, has_best: bool) -> list[str]:

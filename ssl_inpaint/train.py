@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_inpaint import progress
 from ssl_inpaint.batches import Batches
@@ -63,7 +64,7 @@ class Interrupted(Failure):
 
 
 class NotFinite(Failure):
-    """A loss became infinite or not a number; the message names the step and the player."""
+    """A loss or a weight became infinite or not a number; the message names the step and the player."""
 
 
 def fit(
@@ -83,7 +84,8 @@ def fit(
 
     With a folder: log.jsonl, TensorBoard events and checkpoint.pt are written there, and `resume` goes on from the
     checkpoint; on a CPU the result then equals that of an uninterrupted run bit for bit. Raises Interrupted after
-    SIGTERM or Ctrl-C, once the checkpoint is written, and NotFinite where a loss is no longer a number.
+    SIGTERM or Ctrl-C, once the checkpoint is written, and NotFinite where a loss or a weight is no longer a number:
+    the checkpoint is then the last good one.
     """
     players = objective.players()
     for player in players.values():
@@ -96,21 +98,22 @@ def fit(
     if state.step >= config.steps:
         return Fit(config.steps, examples, state.seconds, state.losses)
     stop, generator = StopRequest(), torch.Generator(runtime.device)
-    began = time.monotonic() - state.seconds
     with (
         stop.listening(),
-        RunLog(folder, state.step) as log,
+        RunLog(folder, state.step, state.window) as log,
         seeded(seed),
         progress.bar(label, examples, done=state.step * config.batch_size) as bar,
         _prefetched(batches, range(state.step, config.steps), workers) as upcoming,
     ):
+        began = time.monotonic() - state.seconds
         for batch in upcoming:
             rate = learning_rate_at(config, state.step)
             _set_learning_rates(optimizers, players, rate)
             torch.manual_seed(seed_for(seed, "step", state.step))  # dropout: a function of the step alone
             generator.manual_seed(seed_for(seed, "draw", state.step))
-            losses = _update(objective, optimizers, on_device(batch, runtime), generator, config, runtime, state.step)
             state.step += 1
+            batch = on_device(batch, runtime, config.channels_last)
+            losses = _update(objective, optimizers, batch, generator, config, runtime, state.step)
             state.seconds = time.monotonic() - began
             log.note(losses, config.batch_size)
             bar.advance(config.batch_size, note=log.latest())
@@ -118,10 +121,15 @@ def fit(
                 state.losses = log.write(state.step, state.seconds, rate)
             if on_sample is not None and _is_due(state.step, config.sample_every_steps, config):
                 on_sample(state.step)
-            if stop.signal_name or _is_due(state.step, config.checkpoint_every_steps, config):
+            is_asked_to_stop = stop.signal_name is not None  # read once: it may come at any moment
+            if is_asked_to_stop or _is_due(state.step, config.checkpoint_every_steps, config):
+                _refuse_broken(players, state.step)
+                state.window = log.window()
                 state.save()
-            if stop.signal_name and state.step < config.steps:
-                raise Interrupted(_stopped(stop.signal_name, state.step, config.steps, folder))
+            if is_asked_to_stop:
+                break
+    if stop.signal_name is not None:
+        raise Interrupted(_stopped(stop.signal_name, state, config.steps))
     return Fit(config.steps, examples, state.seconds, state.losses)
 
 
@@ -131,18 +139,17 @@ def learning_rate_at(config: FitConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
         share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        return config.learning_rate * 0.5 * (1 + float(torch.cos(torch.tensor(share * torch.pi, dtype=torch.float64))))
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
     if config.schedule == "step":
         return config.learning_rate * config.decay_factor ** (step // config.decay_every_steps)
     return config.learning_rate
 
 
-def on_device(batch: Batch, runtime: Runtime) -> Batch:
-    """The batch where the network is: images as floats in [0, 1], features as they are cached."""
+def on_device(batch: Batch, runtime: Runtime, channels_last: bool = True) -> Batch:
+    """The batch where the network is, in float32: images in [0, 1], features with the values they are cached with."""
     data = batch.images.to(runtime.device, non_blocking=True)
-    if data.dtype == torch.uint8:
-        data = to_float(data)
-    if data.ndim == 4:
+    data = to_float(data) if data.dtype == torch.uint8 else data.float()
+    if channels_last and data.ndim == 4:
         data = data.contiguous(memory_format=torch.channels_last)
     labels = None if batch.labels is None else batch.labels.to(runtime.device, non_blocking=True)
     return Batch(data, labels)
@@ -153,7 +160,8 @@ def _prepare(player: Player, config: FitConfig, runtime: Runtime) -> None:
     if config.channels_last:
         player.module.to(memory_format=torch.channels_last)
     if config.compile:
-        player.module.compile()
+        for part in player.module.children() if isinstance(player.module, nn.ModuleDict) else [player.module]:
+            part.compile()  # a ModuleDict is never called itself
 
 
 def _optimizer(player: Player, config: FitConfig) -> torch.optim.Optimizer:
@@ -192,7 +200,7 @@ def _update(
             return found
         name, loss = pair
         if not torch.isfinite(loss):
-            raise NotFinite(f"The loss of '{name}' is {loss.item()} at step {step}: lower train.learning_rate.")
+            raise NotFinite(f"The loss of '{name}' is {loss.item()} in step {step}: lower train.learning_rate.")
         optimizer = optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -227,6 +235,13 @@ def _is_due(step: int, every: int, config: FitConfig) -> bool:
     return step % every == 0 or step == config.steps
 
 
-def _stopped(signal_name: str, step: int, steps: int, folder: Path | None) -> str:
-    kept = f"its checkpoint is in {folder}; go on with --resume" if folder else "nothing was kept (no run folder)"
-    return f"Stopped by {signal_name} after step {step} of {steps}: {kept}."
+def _refuse_broken(players: dict[str, Player], step: int) -> None:
+    """A finite loss may have a gradient that is not: its weights must not replace the last good checkpoint."""
+    for name, player in players.items():
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in player.module.parameters()):
+            raise NotFinite(f"Weights of '{name}' are not finite after step {step}: lower train.learning_rate.")
+
+
+def _stopped(signal_name: str, state: TrainingState, steps: int) -> str:
+    kept = f"all is kept in {state.path}; go on by --resume RUN_FOLDER" if state.path else "nothing is kept (no folder)"
+    return f"Stopped by {signal_name} after step {state.step} of {steps}: {kept}."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_inpaint import tables
+from ssl_inpaint import cells, tables
 from ssl_inpaint.records import Ledger, Record
 
 BASE = Record(
@@ -26,7 +26,7 @@ def _records(*values: float, **changes: object) -> list[Record]:
 
 
 def _only_table(records: list[Record]) -> tables.Table:
-    (table,) = tables.tables(tables.measured_cells(records))
+    (table,) = tables.tables(cells.measured_cells(records))
     return table
 
 
@@ -172,14 +172,14 @@ def test_retrieval_has_a_table_of_its_own_for_each_data_set() -> None:
         ("context", "mAP"),
     ]
     retrieval = [r for mode, metric in views for r in _records(0.5, task="nn-retrieval", mode=mode, metric=metric)]
-    found = tables.tables(tables.measured_cells(_records(0.5) + retrieval + _records(0.5, dataset="VOC07")))
+    found = tables.tables(cells.measured_cells(_records(0.5) + retrieval + _records(0.5, dataset="VOC07")))
     assert [t.heading for t in found] == ["Measured: Shapes", "Measured: Shapes, patch retrieval", "Measured: VOC07"]
     expected = ["context mAP", "context precision@5", "context precision@10", "whole patch precision@10"]
     assert _texts(found[1])[0][2:] == expected
 
 
 def test_a_cited_record_never_shares_a_table_with_a_measured_one() -> None:
-    found = tables.tables(tables.measured_cells(_records(0.5) + _records(0.6, source="Someone 2020")))
+    found = tables.tables(cells.measured_cells(_records(0.5) + _records(0.6, source="Someone 2020")))
     assert [t.heading for t in found] == ["Cited: Shapes", "Measured: Shapes"]
     assert _texts(found[0])[1][-1] == "Someone 2020" and len(found[1].rows) == 1
 
@@ -202,7 +202,7 @@ def test_published_rows_are_cited_verified_and_within_bounds() -> None:
 
 
 def test_the_papers_own_table_2_is_published_as_printed() -> None:
-    (table,) = [t for t in tables.tables(tables.published_cells()) if "Table 2" in t.heading]
+    (table,) = [t for t in tables.tables(cells.published_cells()) if "Table 2" in t.heading]
     header, *rows = _texts(table)
     columns = ["method", "VOC07 cls mAP (all layers)", "VOC07 det mAP", "VOC12 seg mIU", "pretraining"]
     assert [[row[header.index(c)] for c in columns] for row in rows[:7]] == [
@@ -219,7 +219,7 @@ def test_the_papers_own_table_2_is_published_as_printed() -> None:
 
 
 def test_no_published_number_is_lost_between_file_and_tables() -> None:
-    found = tables.tables(tables.published_cells())
+    found = tables.tables(cells.published_cells())
     numbers = [e for t in found for row in t.rows for e in row if e.is_number and e.text != "–"]
     assert len(numbers) == len(_published())
 
@@ -236,7 +236,7 @@ def test_every_row_has_as_many_entries_as_there_are_headers() -> None:
 
 def test_latex_has_no_special_character_unescaped() -> None:
     nasty = r"50% & #1_{a}^2 ~ $x$ \cmd <b> ±"
-    text = tables.to_latex(tables.tables(tables.measured_cells(_records(0.5, 0.6, method=nasty))))
+    text = tables.to_latex(tables.tables(cells.measured_cells(_records(0.5, 0.6, method=nasty))))
     row = next(line for line in text.splitlines() if line.startswith(r"  50"))
     assert row == (
         r"  50\% \& \#1\_\{a\}\textasciicircum{}2 \textasciitilde{} \$x\$ \textbackslash{}cmd "
@@ -249,12 +249,29 @@ def test_latex_has_no_special_character_unescaped() -> None:
 
 def test_markdown_escapes_the_bar_and_marks_the_best() -> None:
     records = _records(0.5, 0.51, method="a|b") + _records(0.1, 0.11)
-    text = tables.to_markdown(tables.tables(tables.measured_cells(records)))
+    text = tables.to_markdown(tables.tables(cells.measured_cells(records)))
     assert r"| a\|b | compact_alexnet | **50.5 ± 0.7** |" in text
 
 
+def test_text_has_the_same_entries_in_aligned_columns() -> None:
+    records = _records(0.5, 0.6) + _records(0.045, method="Random", pretext="none")
+    heading, grid, notes = tables.to_text([_only_table(records)]).split("\n\n")
+    assert heading == "Measured: Shapes" and "compact-cls/v1, split test" in notes
+    assert grid.splitlines() == [
+        "method           encoder            cls frozen mAP",
+        "---------------  ---------------  ----------------",
+        "Random           compact_alexnet               4.5",
+        "Context encoder  compact_alexnet        55.0 ± 7.1",
+    ]
+
+
+def test_text_of_nothing_is_a_sentence() -> None:
+    nothing = tables.Table("Measured", (), (), (tables.NOTHING_MEASURED,))
+    assert tables.to_text([nothing]) == f"Measured\n\n{tables.NOTHING_MEASURED}"
+
+
 def test_csv_is_tidy_with_one_line_a_number() -> None:
-    text = tables.to_csv(tables.measured_cells(_records(0.5, 0.25) + _records(0.4, task="seg")))
+    text = tables.to_csv(cells.measured_cells(_records(0.5, 0.25) + _records(0.4, task="seg")))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(r["task"], r["mean"], r["std"], r["n_seeds"], r["n_examples"], r["protocol"]) for r in rows] == [
         ("cls", "0.375", "0.176777", "2", "4952", "compact-cls/v1"),

@@ -31,7 +31,7 @@ def build(config: Config, encoder: Encoder, name: str) -> EncoderDescriptor:
 
 
 class EncoderDescriptor:
-    """Describes in eval mode, on the device where the encoder is; a hidden centre is the mean colour (section 5.1).
+    """Describes in eval mode, on the device where the encoder is; hidden pixels are the mean colour (section 5.1).
 
     The grid keeps the layout of a patch. In the context-only description the cells of the centre carry what the
     encoder infers from around it, which is the paper's point.
@@ -44,7 +44,14 @@ class EncoderDescriptor:
     @torch.no_grad()
     def describe(self, patches: Tensor, hole: Tensor | None) -> np.ndarray:
         """N x 3 x S x S in [0, 1] to N x (C g g) float32; pixels where `hole` (S x S bool) is True are never read."""
+        was_training = self.encoder.training
         self.encoder.eval()
+        try:
+            return self._described(patches, hole)
+        finally:
+            self.encoder.train(was_training)
+
+    def _described(self, patches: Tensor, hole: Tensor | None) -> np.ndarray:
         device = next(self.encoder.parameters()).device
         found = []
         for some in patches.split(self.config.batch_size):

@@ -30,8 +30,9 @@ def build(config: Config) -> Encoder:
 class AlexNet(Encoder):
     """conv1, pool1, conv2, pool2, conv3, conv4, conv5, pool5: each map after its ReLU (and BatchNorm, if any).
 
-    At 227 x 227: 55, 27, 27, 13, 13, 13, 13, 6 pixels a side. Source: Krizhevsky et al. 2012; paper section 3.1.
-    Deviation: conv1 is not padded and pooling rounds up, as in Caffe, so any input from 64 pixels has every stage.
+    At 227 x 227: 55, 27, 27, 13, 13, 13, 13, 6 pixels a side. As in Caffe, conv1 is not padded, pooling rounds up, and
+    response normalisation follows pooling. Source: BVLC's CaffeNet (Krizhevsky et al. 2012); paper section 3.1.
+    Deviation: channels are R, G, B, where Caffe's are B, G, R; with random weights it makes no difference.
     """
 
     smallest_input = 64
@@ -85,7 +86,11 @@ class AlexNet(Encoder):
 
 
 def initialise(network: nn.Module, deviation: float | None) -> None:
-    """Gaussian weights of that standard deviation (None: Kaiming's for ReLU), zero biases: Table 2's random row."""
+    """Gaussian convolution weights of that standard deviation (None: Kaiming's for ReLU), zero biases.
+
+    Source: CaffeNet's weights, Table 2's "Random Gaussian".
+    Deviation: the biases of CaffeNet's conv2, conv4 and conv5 begin above zero.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             if deviation is None:

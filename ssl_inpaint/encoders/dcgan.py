@@ -1,4 +1,7 @@
-"""The five-convolution encoder of the released inpainting network (train.lua), leaky ReLU and BatchNorm."""
+"""The five-convolution encoder of the released inpainting network (train.lua), leaky ReLU and BatchNorm.
+
+The bottleneck that follows it there (4,000 units) is not part of it: `generator` puts the channel-wise layer instead.
+"""
 
 from __future__ import annotations
 

@@ -20,12 +20,15 @@ class Config(Settings):
 
 
 def build(config: Config) -> Encoder:
-    """The encoder, random or pretrained; UsageError is the caller's where a download fails (OSError)."""
+    """The encoder, with random weights from torch's current random state or pretrained; OSError if no download."""
     return TorchvisionAlexNet(config)
 
 
 class TorchvisionAlexNet(Encoder):
-    """The same eight stage names as `alexnet`; channels 64, 192, 384, 256, 256. Source: Krizhevsky 2014."""
+    """The same eight stage names as `alexnet`; conv1..conv5 have 64, 192, 384, 256, 256 channels.
+
+    Source: Krizhevsky 2014, as torchvision has it.
+    """
 
     smallest_input = 64
     mean: Tensor

@@ -15,6 +15,8 @@ from ssl_inpaint.data.specs import open_data
 from ssl_inpaint.data.store import ImageStore, join, open_store
 from ssl_inpaint.errors import UsageError
 
+NAMED_CLASSES = 30  # in a line for a person
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -35,26 +37,34 @@ class Examples:
 
 def open_examples(spec: str, split: str, settings: Mapping[str, str], store_size: int) -> Examples:
     """One split at that short side in pixels; UsageError where it is missing or unreadable."""
-    found = open_data(spec, split, settings)
-    store = open_store(found.images, store_size)
-    labels = None if found.labels is None else torch.from_numpy(found.labels[store.kept])
-    return Examples(found, store, labels)
+    return _decoded(open_data(spec, split, settings), store_size)
 
 
 def open_labelled(spec: str, split: str, settings: Mapping[str, str], store_size: int) -> tuple[Examples, Tensor]:
-    """As open_examples, and its labels; UsageError where the data set has none."""
-    examples = open_examples(spec, split, settings, store_size)
-    if examples.labels is None:
+    """As open_examples, and its labels; UsageError where the data set has none, or nothing to tell apart."""
+    found = open_data(spec, split, settings)
+    if found.labels is None:
         raise UsageError(
             f"Data set '{spec}' has no labels and this needs them: name a labelled one, "
             "such as shapes, voc2007:PATH or imagefolder:PATH."
         )
-    return examples, examples.labels
+    if len(found.classes) < 2 and not found.is_multilabel:
+        raise UsageError(f"Data set '{spec}' has one class only, '{found.classes[0]}': this needs 2 or more.")
+    if found.is_multilabel and not (found.labels == 1).any():
+        raise UsageError(f"No image of the split {split} of '{spec}' has any of its classes: add labelled images.")
+    examples = _decoded(found, store_size)
+    return examples, torch.from_numpy(found.labels[examples.store.kept])
 
 
 def joined(parts: Sequence[tuple[Examples, Tensor]]) -> tuple[ImageStore, Tensor]:
     """Several labelled splits as one."""
     return join([examples.store for examples, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+def _decoded(found: Split, store_size: int) -> Examples:
+    store = open_store(found.images, store_size)
+    labels = None if found.labels is None else torch.from_numpy(found.labels[store.kept])
+    return Examples(found, store, labels)
 
 
 def describe_data(spec: str) -> list[str]:
@@ -69,7 +79,15 @@ def describe_data(spec: str) -> list[str]:
             lines.append(f"{name:<9} - ({error})")
             continue
         if not lines or name == "train":
-            lines.insert(0, f"{split.dataset}: {len(split.classes)} classes {', '.join(split.classes[:30])}".rstrip())
+            lines.insert(0, f"{split.dataset}: {_classes_of(split)}")
         boxes = "" if split.objects is None else f", {sum(len(o.boxes) for o in split.objects)} boxes"
         lines.append(f"{name:<9} {len(split.images)} images{boxes}")
     return lines
+
+
+def _classes_of(split: Split) -> str:
+    if split.labels is None:
+        return "no labels"
+    more = ", ..." if len(split.classes) > NAMED_CLASSES else ""
+    several = ", several an image" if split.is_multilabel else ""
+    return f"{len(split.classes)} classes{several}: {', '.join(split.classes[:NAMED_CLASSES])}{more}"

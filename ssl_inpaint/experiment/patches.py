@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,17 @@ class Patches:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def digest(self) -> str:
+        """Identifies the images and annotations that they are drawn from, by content."""
+        digest = hashlib.sha256(self.store.digest.encode())
+        arrays = [] if self.split.labels is None else [self.split.labels[self.store.kept]]
+        for objects in self.split.objects or ():
+            arrays += [objects.boxes, objects.labels, objects.is_difficult]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     def cut(self, chosen: Tensor) -> Tensor:
         """The chosen patches, B x 3 x size x size float in [0, 1]."""
         flips = torch.zeros(len(chosen), dtype=torch.bool)
@@ -58,7 +70,8 @@ class Patches:
 def open_patches(spec: str, settings: Mapping[str, str], config: RetrievalConfig, seed: int) -> tuple[Patches, Patches]:
     """Queries from test and gallery from train and val.
 
-    Without labels there is no test to keep apart: both come from all the images, no image in both. UsageError where
+    Without labels there is no test to keep apart: both come from all the images, no image in both, at most a fifth
+    of them queries. UsageError where
     either would be empty.
     """
     try:
@@ -70,7 +83,8 @@ def open_patches(spec: str, settings: Mapping[str, str], config: RetrievalConfig
             config.queries + config.gallery, seed_for(seed, "patches")
         )
         count = min(config.queries, len(everything) // 5)
-        queries, gallery = everything.at(torch.arange(count)), everything.at(torch.arange(count, len(everything)))
+        last = min(count + config.gallery, len(everything))
+        queries, gallery = everything.at(torch.arange(count)), everything.at(torch.arange(count, last))
     else:
         test = _patches(open_data(spec, "test", settings), config)
         queries = test.drawn(config.queries, seed_for(seed, "queries"))

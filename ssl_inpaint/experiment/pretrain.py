@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_inpaint import catalog, checkpoint, config, figures, files, holes, records, runlog, train
-from ssl_inpaint.batches import ImageBatches, fixed_views
+from ssl_inpaint.batches import ImageBatches
 from ssl_inpaint.checkpoint import Card
-from ssl_inpaint.core import Batch, Pretext, TrainingFacts
+from ssl_inpaint.config import Settings
+from ssl_inpaint.core import Pretext, TrainingFacts
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.checks import refuse_lone_images, refuse_size, refuse_used
 from ssl_inpaint.experiment.data import Examples, open_examples
+from ssl_inpaint.experiment.watcher import Watcher
 from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, Recipe
 from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed, seed_for, seeded
 
 HELD_OUT_IMAGES = 256  # of those that pretraining may read, at most a twentieth: for the samples and the validation
-SAMPLES = 8  # rows of a sample grid
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,19 @@ def plan_pretraining(
     own = {} if encoder not in (None, base.encoder) else base.encoder_settings
     part = catalog.load("pretext", pretext)
     pretext_settings = dict(settings.get("pretext", {}))
+    if "holes" not in part.Config.model_fields and pretext_settings.keys() & {"holes", "silhouettes"}:
+        raise UsageError(f"Pretext '{pretext}' hides nothing, so holes cannot apply: leave them out.")
     silhouettes = pretext_settings.pop("silhouettes", None)
+    pretext_config = config.override(part.Config(), "pretext", pretext_settings)
+    if silhouettes is not None and pretext_config.holes != "region":
+        raise UsageError(f"pretext.silhouettes are for region holes, and the holes are '{pretext_config.holes}'.")
     return PretrainPlan(
         data=data,
         data_settings=dict(settings.get("data", {})),
         encoder=encoder or base.encoder,
         encoder_settings={**own, **settings.get("encoder", {})},
         pretext=pretext,
-        pretext_config=config.override(part.Config(), "pretext", pretext_settings).model_dump(mode="json"),
+        pretext_config=pretext_config.model_dump(mode="json"),
         silhouettes=silhouettes,
         crops=config.override(base.crops, "crops", settings.get("crops", {})),
         train=config.override(base.train, "train", settings.get("train", {})),
@@ -80,24 +84,26 @@ def pretrain(
     part = catalog.load("pretext", plan.pretext)
     pretext_config = config.check(part.Config, "pretext", plan.pretext_config)
     if not resume:
-        _refuse_used(folder)
+        refuse_used(folder)
+    if ledger is not None:
+        ledger.read()  # a broken one is better found now than when there is something to write to it
     encoder, blank = checkpoint.build_encoder(plan.encoder, plan.encoder_settings, plan.seed)
-    if plan.crops.size < encoder.smallest_input:
-        raise UsageError(
-            f"crops.size = {plan.crops.size}: encoder '{plan.encoder}' takes {encoder.smallest_input} pixels or more."
-        )
+    refuse_size(encoder, plan.encoder, plan.crops.size)
     examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
     facts = _facts(plan, examples)
     with seeded(seed_for(plan.seed, "pretext")):
         objective: Pretext = part.build(pretext_config, encoder, facts)
+    refuse_lone_images(objective, plan.train.batch_size)
+    members, held_out = _hold_out(examples)
     with claimed(folder):
+        if not resume:
+            refuse_used(folder)  # again: another process may have used it meanwhile
         files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
-        members, held_out = _hold_out(examples)
         labels = examples.labels if part.SUPERVISION == "labels" else None
         batches = ImageBatches(
             examples.store, labels, plan.crops, plan.train.batch_size, seed_for(plan.seed, "data"), members
         )
-        watcher = _Watcher(folder, objective, examples, labels, held_out, plan, runtime)
+        watcher = Watcher(folder, objective, examples, labels, held_out, plan, runtime)
         fit = train.fit(
             objective,
             batches,
@@ -110,7 +116,7 @@ def pretrain(
             workers=workers,
             on_sample=watcher.look,
         )
-        card = _card(plan, part, pretext_config, blank, examples, fit)
+        card = _card(plan, part, pretext_config, blank, examples, facts, fit)
         log = runlog.read_log(folder / "log.jsonl")
         figures.save(figures.loss_curve(log), folder / "loss_curve.png")
         validation = watcher.latest()
@@ -119,70 +125,6 @@ def pretrain(
         # Last of all: a folder with it is a finished run.
         checkpoint.save_encoder(folder / checkpoint.ENCODER_FILE, encoder, card)
     return Pretrained(folder, card, fit, validation)
-
-
-class _Watcher:
-    """Looks at held-out images as training goes: sample grids, and how well the task itself is done."""
-
-    def __init__(
-        self,
-        folder: Path,
-        objective: Pretext,
-        examples: Examples,
-        labels: Tensor | None,
-        held_out: Tensor,
-        plan: PretrainPlan,
-        runtime: Runtime,
-    ) -> None:
-        self.folder, self.objective, self.runtime = folder, objective, runtime
-        self.path = folder / "validation.jsonl"
-        self.seed = seed_for(plan.seed, "validation")
-        views = fixed_views(examples.store, plan.crops, "centre", 64, held_out)
-        self.batches = [Batch(cut[0], None if labels is None else labels[positions]) for positions, cut in views]
-
-    def look(self, step: int) -> None:
-        """Writes samples/<step>.png and a line of validation.jsonl; the networks are put back in training mode."""
-        with _evaluating(self.objective), self.runtime.autocast():
-            values = self._validate()
-            generator = self._generator()
-            first = train.on_device(self.batches[0], self.runtime)
-            columns = self.objective.preview(Batch(first.images[:SAMPLES]), generator)
-        before = [line for line in runlog.read_log(self.path) if line["step"] < step]
-        lines = [*before, {"step": step, **values}]
-        files.write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
-        if columns:
-            grid = figures.sample_grid([c.float().cpu().numpy() for c in columns.values()], list(columns))
-            figures.save(grid, self.folder / "samples" / f"{step:07d}.png")
-
-    def latest(self) -> dict[str, float]:
-        """The values of the last look; none before the first."""
-        lines = runlog.read_log(self.path)
-        return {k: v for k, v in lines[-1].items() if k != "step"} if lines else {}
-
-    def _validate(self) -> dict[str, float]:
-        generator, sums, count = self._generator(), dict[str, float](), 0
-        for batch in self.batches:
-            values = self.objective.validate(train.on_device(batch, self.runtime), generator)
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.images)
-            count += len(batch.images)
-        return {name: total / count for name, total in sums.items()}
-
-    def _generator(self) -> torch.Generator:
-        """The same draws at every look, so that looks differ by the network only."""
-        return torch.Generator(self.runtime.device).manual_seed(self.seed)
-
-
-@contextmanager
-def _evaluating(objective: Pretext) -> Any:
-    modules = [player.module for player in objective.players().values()]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for module in modules:
-            module.train()
 
 
 def _facts(plan: PretrainPlan, examples: Examples) -> TrainingFacts:
@@ -209,8 +151,16 @@ def _hold_out(examples: Examples) -> tuple[Tensor, Tensor]:
 
 
 def _card(
-    plan: PretrainPlan, part: ModuleType, pretext_config: Any, blank: Card, examples: Examples, fit: train.Fit
+    plan: PretrainPlan,
+    part: ModuleType,
+    pretext_config: Settings,
+    blank: Card,
+    examples: Examples,
+    facts: TrainingFacts,
+    fit: train.Fit,
 ) -> Card:
+    # By content, not by folder; the procedural set has no part in the hash.
+    silhouettes = [] if facts.silhouettes is None else [hashlib.sha256(facts.silhouettes.numpy().tobytes()).hexdigest()]
     return blank.model_copy(
         update={
             "method": part.method_name(pretext_config),
@@ -221,7 +171,9 @@ def _card(
             "image_size": plan.crops.size,
             "steps": fit.steps,
             "recipe": plan.recipe,
-            "config_hash": config.hash_of(plan.pretext_config, plan.crops, plan.train, plan.encoder_settings),
+            "config_hash": config.hash_of(
+                plan.pretext_config, plan.crops, plan.train, plan.encoder_settings, *silhouettes
+            ),
             "pretraining_seconds": fit.seconds,
         }
     )
@@ -261,12 +213,3 @@ def _records(
         )
         for name, value in validation.items()
     ]
-
-
-def _refuse_used(folder: Path) -> None:
-    if (folder / PLAN_FILE).exists():
-        raise UsageError(
-            f"{folder} holds a run already: go on with it by --resume {folder}, or choose another --output."
-        )
-    if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
-        raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")

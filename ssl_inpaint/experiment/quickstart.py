@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ssl_inpaint import checkpoint, figures, progress, tables
+from ssl_inpaint import cells, checkpoint, figures, progress, tables
 from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import pretrain, retrieval, transfer
@@ -120,16 +120,16 @@ def _is_finished(folder: Path, plan: Settings, last_file: str) -> bool:
 
 def _draw(measured: Sequence[Record], mode: str, path: Path) -> Path:
     shown = [record for record in measured if record.task == "cls" and record.mode == mode]
-    cells = tables.measured_cells(shown).sort_values("mean")
+    rows = cells.measured_cells(shown).sort_values("mean")
     bars = [
-        figures.Bar(str(row["method"]), row["mean"], row["std"] if row["n_seeds"] > 1 else None, _kind(row))
-        for _, row in cells.iterrows()
+        figures.Bar(row["method"], row["mean"], row["std"] if row["n_seeds"] > 1 else None, _kind(row))
+        for row in rows.to_dict("records")
     ]
     figures.save(figures.results_bars(bars, f"{shown[0].metric} on {shown[0].dataset}, {mode} encoder"), path)
     return path
 
 
-def _kind(row: Mapping[str, object]) -> Literal["baseline", "pretext", "supervised"]:
+def _kind(row: Mapping[Hashable, object]) -> Literal["baseline", "pretext", "supervised"]:
     if row["supervision"] == "labels":
         return "supervised"
     return "baseline" if row["pretext"] == "none" else "pretext"
@@ -137,7 +137,7 @@ def _kind(row: Mapping[str, object]) -> Literal["baseline", "pretext", "supervis
 
 def _closing(measured: Sequence[Record], places: Mapping[str, Path], seconds: float) -> str:
     """The measured tables, then where everything is."""
-    shown = tables.tables(tables.measured_cells(measured))
+    shown = tables.tables(cells.measured_cells(measured))
     lines = [tables.to_text(shown), "", f"Done in {seconds:.0f} s. What there is now:"]
     width = max(map(len, places))
     return "\n".join([*lines, *(f"  {name:<{width}}  {place}" for name, place in places.items())])

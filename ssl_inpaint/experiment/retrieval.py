@@ -6,19 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_inpaint import catalog, checkpoint, config, figures, files, holes, progress, records, retrieval
-from ssl_inpaint.checkpoint import Card
+from ssl_inpaint import config, figures, files, holes, progress, records, retrieval
 from ssl_inpaint.core import Descriptor
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.descriptors import Named, calibrated, open_descriptors
 from ssl_inpaint.experiment.patches import Patches, open_patches
-from ssl_inpaint.plans import PLAN_FILE, RetrievalConfig, RetrievalPlan
-from ssl_inpaint.records import NO_WEIGHTS, Ledger, Record
+from ssl_inpaint.plans import PLAN_FILE, RetrievalConfig, RetrievalPlan, read_plan
+from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed
 
 if TYPE_CHECKING:
@@ -38,24 +38,19 @@ class Retrieved:
     records: list[Record]
 
 
-class Named(NamedTuple):
-    """A descriptor and where its weights came from (None: it has none)."""
-
-    descriptor: Descriptor
-    card: Card | None
-    weights: str
-
-
 def plan_retrieval(
     data: str, descriptors: Sequence[str], settings: Mapping[str, Mapping[str, str]], seed: int
 ) -> RetrievalPlan:
     """A complete plan from names and `--set` values."""
     config.refuse_unknown_parts(settings, ("data", "encoder", "retrieval", "run"))
+    chosen = config.override(RetrievalConfig(), "retrieval", settings.get("retrieval", {}))
+    if min(chosen.k) < 1:
+        raise UsageError(f"retrieval.k = {min(chosen.k)}: precision is taken at 1 neighbour or more.")
     return RetrievalPlan(
         data=data,
         data_settings=dict(settings.get("data", {})),
         descriptors=tuple(descriptors),
-        config=config.override(RetrievalConfig(), "retrieval", settings.get("retrieval", {})),
+        config=chosen,
         encoder_settings=dict(settings.get("encoder", {})),
         seed=seed,
     )
@@ -65,20 +60,25 @@ def nn_retrieval(plan: RetrievalPlan, folder: Path, runtime: Runtime, ledger: Le
     """Compares plan.descriptors on patches of plan.data, with the centre hidden and with the whole patch.
 
     Writes neighbours-context.png, neighbours-whole.png, scores.json and config.json to the folder, and precision at k
-    and mean average precision to the ledger where the data set has labels.
+    and mean average precision to the ledger where the data set has labels. A run that was stopped begins anew in its
+    folder. UsageError for whatever the user can mend, before anything is written.
     """
-    if (folder / SCORES_FILE).exists():
-        raise UsageError(f"{folder} holds a finished run: choose another --output.")
-    named = [open_descriptor(spec, plan, runtime) for spec in plan.descriptors]
-    _refuse_twins([n.descriptor.name for n in named])
+    _refuse_used(folder, plan)
+    if ledger is not None:
+        ledger.read()  # a broken one is better found now than when there is something to write to it
+    hole = _centre(plan.config)
+    named = open_descriptors(plan, runtime)
+    for one in named:  # a hole that leaves nothing to describe, or a size that an encoder cannot take
+        one.descriptor.describe(torch.zeros(1, 3, *hole.shape), hole)
     queries, gallery = open_patches(plan.data, plan.data_settings, plan.config, plan.seed)
     largest = max(*plan.config.k, plan.config.shown_neighbours)
     if largest > len(gallery):
         raise UsageError(
-            f"{largest} neighbours were asked for and the gallery has {len(gallery)} patches: lower retrieval.k."
+            f"{largest} neighbours were asked for and the gallery has {len(gallery)} patches: "
+            "lower retrieval.k and retrieval.shown_neighbours."
         )
-    hole = holes.draw("centre", 1, plan.config.patch_size, torch.Generator(), plan.config.hole_fraction)[0, 0]
     with claimed(folder):
+        named = [calibrated(one, gallery) for one in named]
         files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
         made, drawn, scores = [], [], {}
         for description, hidden in (("context", hole), ("whole", None)):
@@ -94,18 +94,9 @@ def nn_retrieval(plan: RetrievalPlan, folder: Path, runtime: Runtime, ledger: Le
     return Retrieved(folder, drawn, scores, made)
 
 
-def open_descriptor(spec: str, plan: RetrievalPlan, runtime: Runtime) -> Named:
-    """`hog`, or an encoder's source, with @STAGE behind it if it is not the deepest: `RUN`, `random:alexnet@conv5`."""
-    if spec in catalog.parts("descriptors") and spec != "encoder":
-        part = catalog.load("descriptors", spec)
-        return Named(part.build(part.Config()), None, NO_WEIGHTS)
-    source, _, stage = spec.partition("@")
-    encoder, card = checkpoint.open_encoder(source, plan.encoder_settings, plan.seed)
-    part = catalog.load("descriptors", "encoder")
-    size = max(card.image_size or plan.config.patch_size, encoder.smallest_input)
-    name = card.method + (f" {stage}" if stage else "")
-    built = part.build(part.Config(stage=stage, size=size), encoder.to(runtime.device).eval(), name)
-    return Named(built, card, checkpoint.weights_sha256(encoder))
+def _centre(plan: RetrievalConfig) -> Tensor:
+    """S x S bool, True in the middle."""
+    return holes.draw("centre", 1, plan.patch_size, torch.Generator(), plan.hole_fraction)[0, 0]
 
 
 def _compare(
@@ -173,7 +164,7 @@ def _records(
 ) -> list[Record]:
     card = one.card
     is_plain = plan.config == RetrievalConfig()
-    digest = config.hash_of(queries.store.digest, gallery.store.digest)
+    digest = config.hash_of(queries.digest, gallery.digest)
     return [
         Record(
             method=one.descriptor.name,
@@ -202,9 +193,16 @@ def _records(
     ]
 
 
-def _refuse_twins(names: Sequence[str]) -> None:
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
-        raise UsageError(
-            f"Two descriptors are both called '{twins[0]}': name each once, or add @STAGE to tell them apart."
-        )
+def _refuse_used(folder: Path, plan: RetrievalPlan) -> None:
+    """UsageError where the folder holds anything but this very run, unfinished."""
+    if (folder / SCORES_FILE).exists():
+        raise UsageError(f"{folder} holds a finished run: choose another --output.")
+    if (folder / PLAN_FILE).exists():
+        try:
+            is_other = read_plan(RetrievalPlan, folder) != plan
+        except UsageError:
+            is_other = True
+        if is_other:
+            raise UsageError(f"{folder} holds another run: choose another --output.")
+    elif folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 class Discriminator(nn.Module):
     """Square images B x 3 x size x size in [0, 1] to B logits: stride-2 convolutions to 4 x 4, then one product.
 
-    Source: train.lua (64 pixels: 64, 128, 256, 512 channels). The released 4 x 4 convolution onto a 1 x 1 map is
-    written as the matrix product that it is; the sigmoid is in the loss. Not conditioned on the context, as in the
-    paper. Any size from 8; the last map is pooled to 4 x 4 where halving does not reach it.
+    Source: train.lua (64 pixels: 64, 128, 256, 512 channels), without biases as it zeroes them at every step. The
+    released 4 x 4 convolution onto a 1 x 1 map is written as the matrix product that it is; the sigmoid is in the loss.
+    Not conditioned on the context, as in the paper. Any size from 8.
+    Deviation: a size other than 64 has more or fewer convolutions at the deep end (at most 512 channels), and its last
+    map is pooled to 4 x 4 where halving does not reach it. For 128, train_random.lua adds 64 channels at the shallow
+    end.
     """
 
     def __init__(self, size: int, channels: int = 64) -> None:
@@ -22,14 +25,16 @@ class Discriminator(nn.Module):
         widths = [3, *(min(channels * 2**i, channels * 8) for i in range(halvings))]
         layers: list[nn.Module] = []
         for position, (before, after) in enumerate(itertools.pairwise(widths)):
-            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=position == 0))
+            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
             layers.append(nn.BatchNorm2d(after) if position else nn.Identity())
             layers.append(nn.LeakyReLU(0.2))
         self.maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4))
-        self.decide = nn.Linear(widths[-1] * 16, 1)
+        self.decide = nn.Linear(widths[-1] * 16, 1, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         """B x 3 x size x size to B."""

@@ -65,12 +65,13 @@ class ContextEncoder(nn.Module):
             layers.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=normalization == "none"))
             layers.append(nn.BatchNorm2d(after) if normalization == "batch" else nn.Identity())
             layers.append(nn.ReLU())
-        self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1))
+        to_pixels = nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1)
+        self.decoder = nn.Sequential(*layers, to_pixels)
         nn.init.kaiming_normal_(self.mix.weight, nonlinearity="relu")
         for part in self.decoder:
             if isinstance(part, nn.ConvTranspose2d):  # at stride 2 each output sums a quarter of the 16 kernel taps
                 nn.init.normal_(part.weight, std=math.sqrt(2 / (4 * part.in_channels)))
-        nn.init.normal_(self.decoder[-1].weight, std=0.02)  # begins near mid-grey, where tanh still has a slope
+        nn.init.normal_(to_pixels.weight, std=0.02)  # begins near mid-grey, where tanh still has a slope
 
     def forward(self, images: Tensor) -> Tensor:
         """B x 3 x image_size x image_size, holes already filled."""

@@ -25,7 +25,10 @@ class Config(Settings):
     hole_fraction: float = Field(0.25, gt=0, le=0.9)  # of the image's area
     loss: Literal["reconstruction", "joint", "adversarial"] = "reconstruction"
     distance: Literal["l2", "l1"] = "l2"  # the paper saw no significant difference
-    overlap_pixels: int = Field(0, ge=0)  # width of the visible band that is predicted too; 7 in the paper's centre net
+    # Width of the visible band around the hole that is predicted too: 7 in the paper's centre net, 4 in the README's.
+    # Deviation: it lies outside the hole, which keeps its area; the released code shrinks the hole inside a 64 x 64
+    # target instead (hole_fraction = 0.19 is its 56 x 56 hole in 128 x 128).
+    overlap_pixels: int = Field(0, ge=0)
     overlap_weight: float = Field(10.0, ge=0)  # of that band in the reconstruction loss
     reconstruction_weight: float = Field(0.999, ge=0)  # of the joint loss
     adversarial_weight: float = Field(0.001, ge=0)
@@ -78,7 +81,11 @@ class Inpainting:
         return found
 
     def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-        """The discriminator's loss first, then the generator's, on one pass of the generator."""
+        """The discriminator's loss first, then the generator's, on one pass of the generator.
+
+        Deviation: the generator is judged by the discriminator just updated; train.lua takes the output from before
+        the update and the gradient from after it.
+        """
         truth = batch.images
         hole = self.draw_holes(len(truth), truth.shape[-1], generator)
         prediction = self.generator(fill_mean(truth, hole))
@@ -135,7 +142,8 @@ class Inpainting:
     def _judged(self, truth: Tensor, prediction: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
         """What the discriminator sees, real and generated: the central square, or the whole image.
 
-        Deviation: for free holes the visible pixels are the real ones, so that only hidden pixels are judged.
+        Deviation: for free holes the visible pixels are the real ones, so that only hidden pixels are judged. The
+        overlap band is not judged either; the released discriminator sees it.
         """
         size, side = truth.shape[-1], self._judged_size(truth.shape[-1])
         start = (size - side) // 2

@@ -1,1 +1,1 @@
-"""Named, versioned settings: pretraining recipes and transfer protocols, one file each."""
+"""How an encoder is pretrained: named settings, one file each."""

@@ -1,4 +1,7 @@
-"""Pretraining for small machines: AlexNet at 96 pixels, 20,000 steps of 64; half an hour is 5,000 steps on 2 cores."""
+"""Pretraining for small machines: AlexNet at 96 pixels, 20,000 steps of 64; half an hour is 5,000 steps on 2 cores.
+
+Command: ssl-inpaint pretrain --data folder:PHOTOS --recipe compact
+"""
 
 from __future__ import annotations
 

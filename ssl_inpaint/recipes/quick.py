@@ -1,4 +1,7 @@
-"""Pretraining in under a minute on 2 CPU cores: AlexNet at 64 pixels, 280 steps of 64. What `quickstart` runs."""
+"""Pretraining in under a minute on 2 CPU cores: AlexNet at 64 pixels, 280 steps of 64. What `quickstart` runs.
+
+Command: ssl-inpaint pretrain --data shapes --recipe quick
+"""
 
 from __future__ import annotations
 

@@ -25,10 +25,11 @@ class Config(Settings):
     hidden: tuple[int, ...] = (4096, 4096)  # units of fc6, fc7; none: a linear classifier
     grid: int = Field(6, ge=1)  # the map is averaged down to at most this many cells a side
     dropout: float = Field(0.5, ge=0, lt=1)  # after each hidden layer
-    standardize: bool = False  # BatchNorm without affine before fc6, so that features of any scale train alike
+    # BatchNorm without affine before fc6, so that features of any scale (a deviation well above 0.003) train alike.
+    standardize: bool = False
     initial_deviation: float | None = None  # of the head's Gaussian weights (bias 0.1); None: torch's default
     encoder_learning_rate_ratio: float = Field(1.0, gt=0)  # when fine-tuning
-    bias_learning_rate_ratio: float = Field(1.0, gt=0)
+    bias_learning_rate_ratio: float = Field(1.0, gt=0)  # of biases and of BatchNorm's scales; they never decay
     average_precision: Literal["area", "step", "11-point"] = "step"  # kind of AP, named in the metric
 
 

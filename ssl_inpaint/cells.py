@@ -1,0 +1,74 @@
+"""Numbers to cells: records and published rows as one frame, one number a line, from which tables are laid out."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pandas as pd
+
+from ssl_inpaint.records import MEASURED, Record
+
+ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
+COLUMN = ["dataset", "task", "mode", "protocol", "metric", "split", "dataset_sha256"]
+VALUE = ["mean", "std", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
+LOSSES = "pretext"  # the task whose metrics are losses, not fractions
+FAMILIES = {
+    "nn-retrieval": ", patch retrieval",
+    "inpaint": ", inpainting",
+    LOSSES: ", pretext tasks on held-out images",
+}
+PUBLISHED = {
+    "table1": "Published: inpainting, as in the paper's Table 1",
+    "table2": "Published: transfer of AlexNet, as in the paper's Table 2",
+    "linear": "Published: linear probes of frozen AlexNet layers",
+}
+
+
+def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
+    """Mean and spread over the seeds of records that agree in all else that may change a number.
+
+    Of several records of one seed (say, its weights were trained again) the newest counts, and a note says so. Numbers
+    of different settings are never averaged: each gets a row, told apart by `settings`, which is empty elsewhere.
+    """
+    if not records:
+        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE])
+    frame = pd.DataFrame([asdict(r) | {"section": _section(r), "settings": r.config_hash} for r in records])
+    place = ["section", *ROW, *COLUMN]
+    older = frame.groupby(place)["seed"].transform("size") - frame.groupby(place)["seed"].transform("nunique")
+    frame["note"] = older.map(
+        lambda count: f"{count} older with the same seed and other weights left out" if count else ""
+    )
+    frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
+    several = frame.groupby([name for name in place if name != "settings"])["settings"].transform("nunique") > 1
+    frame["settings"] = frame["settings"].where(several, "")
+    frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(_duration)
+    return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
+        mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
+    )
+
+
+def published_cells() -> pd.DataFrame:
+    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread."""
+    with importlib.resources.files("ssl_inpaint").joinpath("published.csv").open(encoding="utf-8") as file:
+        frame = pd.read_csv(file, keep_default_na=False)
+    is_error = frame["metric"].str.startswith("mean ")  # mean L1 and mean L2
+    section = frame["table"].map(PUBLISHED) + (", " + frame["dataset"]).where(frame["table"] == "linear", "")
+    renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})
+    renamed[["encoder", "recipe", "settings", "mode", "split", "dataset_sha256"]] = ""
+    cells = renamed.assign(section=section, std=math.nan, n_seeds=0, n_examples=0, higher_is_better=~is_error)
+    return cells[["section", *ROW, *COLUMN, *VALUE]]
+
+
+def _section(record: Record) -> str:
+    kind = "Measured" if record.source == MEASURED else "Cited"
+    return f"{kind}: {record.dataset}{FAMILIES.get(record.task, '')}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s" if seconds else ""

@@ -1,0 +1,42 @@
+"""What a verb refuses before any work starts: folders that are taken, crops and batches that a network cannot take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ssl_inpaint.core import Encoder, Objective
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.plans import PLAN_FILE
+
+
+def refuse_used(folder: Path) -> None:
+    """UsageError where the folder holds a run, or anything else."""
+    if (folder / PLAN_FILE).exists():
+        raise UsageError(
+            f"{folder} holds a run already: go on with it by --resume {folder}, or choose another --output."
+        )
+    if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")
+
+
+def refuse_size(encoder: Encoder, name: str, size: int) -> None:
+    """UsageError where the encoder cannot take square crops of that many pixels a side."""
+    if size < encoder.smallest_input:
+        raise UsageError(f"crops.size = {size}: encoder '{name}' takes {encoder.smallest_input} pixels or more.")
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:  # a library's network that says no smallest size of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"crops.size = {size}: encoder '{name}' does not take it ({reason}).") from None
+
+
+def refuse_lone_images(objective: Objective, batch_size: int) -> None:
+    """UsageError where each step would read one image and a network has BatchNorm, which has no mean of one value."""
+    networks = [player.module for player in objective.players().values()]
+    has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for network in networks for m in network.modules())
+    if batch_size == 1 and has_norm:
+        raise UsageError("train.batch_size = 1: BatchNorm, which this network has, needs 2 or more images a step.")

@@ -1,0 +1,77 @@
+"""Descriptors by name, side by side: HOG, runs, random networks, and one stage or another of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ssl_inpaint import catalog, checkpoint
+from ssl_inpaint.checkpoint import Card
+from ssl_inpaint.core import Descriptor
+from ssl_inpaint.descriptors.encoder import EncoderDescriptor
+from ssl_inpaint.errors import UsageError, unknown_name
+from ssl_inpaint.experiment import calibration
+from ssl_inpaint.experiment.patches import Patches
+from ssl_inpaint.plans import RetrievalPlan
+from ssl_inpaint.records import NO_WEIGHTS
+from ssl_inpaint.runtime import Runtime
+
+
+class Named(NamedTuple):
+    """A descriptor, and where its weights came from; no card where it has none."""
+
+    descriptor: Descriptor
+    card: Card | None
+    weights: str
+
+
+def open_descriptors(plan: RetrievalPlan, runtime: Runtime) -> list[Named]:
+    """Those of the plan, in its order; UsageError where one does not exist or two have one name."""
+    found = [open_descriptor(spec, plan, runtime) for spec in plan.descriptors]
+    _refuse_twins([one.descriptor.name for one in found])
+    return found
+
+
+def open_descriptor(spec: str, plan: RetrievalPlan, runtime: Runtime) -> Named:
+    """`hog`, or an encoder's source, with @STAGE behind it if it is not the deepest: `RUN`, `random:alexnet@conv5`."""
+    if spec in catalog.parts("descriptors") and spec != "encoder":
+        part = catalog.load("descriptors", spec)
+        return Named(part.build(part.Config()), None, NO_WEIGHTS)
+    source, _, stage = spec.partition("@")
+    if source != "random" and not any(mark in source for mark in ":=") and not Path(source).exists():
+        hand_made = [name for name in catalog.parts("descriptors") if name != "encoder"]
+        random = [f"random:{name}" for name in catalog.parts("encoders")]
+        raise unknown_name("descriptor, run or file", spec, [*hand_made, *random])
+    encoder, card = checkpoint.open_encoder(source, plan.encoder_settings, plan.seed)
+    part = catalog.load("descriptors", "encoder")
+    size = max(card.image_size or plan.config.patch_size, encoder.smallest_input)
+    name = card.method + (f" {stage}" if stage else "")
+    built = part.build(part.Config(stage=stage, size=size), encoder.to(runtime.device).eval(), name)
+    return Named(built, card, checkpoint.weights_sha256(encoder))
+
+
+def calibrated(one: Named, gallery: Patches) -> Named:
+    """A random encoder with the BatchNorm statistics of gallery patches, as `transfer` does it; any other as it is."""
+    if one.card is None or one.card.pretext != "none" or not isinstance(one.descriptor, EncoderDescriptor):
+        return one
+    calibration.calibrate(one.descriptor.encoder, _calibration_images(one.descriptor, gallery))
+    return one._replace(weights=checkpoint.weights_sha256(one.descriptor.encoder))
+
+
+def _calibration_images(descriptor: EncoderDescriptor, gallery: Patches) -> Iterator[Tensor]:
+    device, size = next(descriptor.encoder.parameters()).device, descriptor.config.size
+    for chosen in torch.arange(len(gallery)).split(calibration.BATCH_SIZE)[: calibration.BATCHES]:
+        yield functional.interpolate(gallery.cut(chosen).to(device), size, mode="bilinear", antialias=True)
+
+
+def _refuse_twins(names: Sequence[str]) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise UsageError(
+            f"Two descriptors are both called '{twins[0]}': name each once, or add @STAGE to tell them apart."
+        )
