@@ -193,6 +193,18 @@ def test_alexnet_normalises_responses_as_caffe_does() -> None:
     torch.testing.assert_close(alexnet.AlexNet(alexnet.Config()).response(maps), expected)
 
 
+def test_alexnet_normalises_what_conv2_and_conv3_read_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    encoder = alexnet.AlexNet(alexnet.Config(channels=(4, 8, 8, 8, 4), initial_deviation=0.1))
+    with torch.no_grad():
+        maps = encoder(images(1, 64))
+        after = {"conv2": encoder.response(maps["pool1"]), "conv3": encoder.response(maps["pool2"])}
+        after |= {"conv4": maps["conv3"], "conv5": maps["conv4"]}
+        assert not torch.equal(after["conv2"], maps["pool1"])
+        for name, read in after.items():
+            torch.testing.assert_close(maps[name], encoder.get_submodule(name)(read).relu())
+
+
 def test_alexnet_begins_gaussian_without_bias() -> None:
     for layer in (m for m in encoder_of("alexnet").modules() if isinstance(m, nn.Conv2d)):
         assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.02)  # of 35,000 draws or more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -115,7 +116,8 @@ def run_transfer(
 def run_retrieval(
     spec: str, folder: Path, *descriptors: str, ledger: Ledger | None = None, seed: int = 0, **settings: str
 ) -> retrieval.Retrieved:
-    small = {"queries": "10", "gallery": "20", "store_size": "96", "patch_size": "64", "shown_queries": "2"}
+    small = {"queries": "10", "gallery": "20", "store_size": "96", "patch_size": "64"}
+    small |= {"shown_queries": "1", "shown_neighbours": "2"}
     plan = retrieval.plan_retrieval(spec, descriptors, {"retrieval": {**small, **settings}}, seed)
     return retrieval.nn_retrieval(plan, folder, CPU, ledger)
 
@@ -377,8 +379,9 @@ def test_the_learning_rate_is_the_best_on_val(shapes_folder: Path, tmp_path: Pat
     rates = {"learning_rates": "1e-5,1e-2,1e-4", "cached_views": "1", "test_views": "centre"}
     made = run_transfer(f"shapes:{shapes_folder}", tmp_path / "cls", settings={"protocol": rates}, steps=20)
     tuning = json.loads((tmp_path / "cls" / "scores.json").read_text())["tuning"]
-    assert list(tuning) == ["1e-05", "0.01", "0.0001"]
-    assert made.learning_rate == float(max(tuning, key=lambda rate: tuning[rate]["mAP (step)"]))
+    assert set(tuning) == {"1e-05", "0.01", "0.0001"}
+    by_rate = {float(rate): scores["mAP (step)"] for rate, scores in tuning.items()}
+    assert by_rate[made.learning_rate] == max(by_rate.values()) > min(by_rate.values())
 
 
 def test_an_interrupted_measurement_resumes_to_the_same_scores(
@@ -389,7 +392,6 @@ def test_an_interrupted_measurement_resumes_to_the_same_scores(
     with monkeypatch.context() as patch, pytest.raises(train.Interrupted, match=r"The run folder is .*halves\."):
         patch.setattr(FeatureBatches, "at", stopping_at(3, FeatureBatches, occasion=3))  # tuning twice, then the last
         run_transfer(spec, tmp_path / "halves", steps=6, ledger=ledger)
-    assert 0 < len(runlog.read_log(tmp_path / "halves" / "tune-0.003" / "log.jsonl"))
     assert (tmp_path / "halves" / "final" / "checkpoint.pt").exists() and not ledger.read()
     resumed = run_transfer(spec, tmp_path / "halves", steps=6, ledger=ledger, resume=True)
     assert resumed.scores == whole.scores and resumed.learning_rate == whole.learning_rate
@@ -454,8 +456,9 @@ def test_a_random_encoder_is_calibrated_on_images_alone(shapes_folder: Path, tmp
     plain, _ = checkpoint.open_encoder("random:compact_alexnet", NARROW, 0)
     other = tmp_path / "data"
     shutil.copytree(shapes_folder, other)
+    swap = {"<name>star</name>": "<name>leaf</name>", "<name>leaf</name>": "<name>star</name>"}
     for file in (other / "VOCdevkit" / "VOC2007" / "Annotations").glob("*.xml"):
-        file.write_text(file.read_text().replace("<name>star</name>", "<name>leaf</name>"))
+        file.write_text(re.sub("|".join(swap), lambda found: swap[found[0]], file.read_text()))
     found = {
         run_transfer(f"shapes:{folder}", tmp_path / name).records[0].weights_sha256
         for name, folder in (("plain", shapes_folder), ("relabelled", other))
@@ -542,7 +545,7 @@ def test_retrieval_draws_two_figures_and_records_every_score(shapes_folder: Path
     assert [path.name for path in made.figures] == ["neighbours-context.png", "neighbours-whole.png"]
     for path in made.figures:
         with Image.open(path) as figure:
-            assert figure.width > 300 and figure.height > 100
+            assert figure.width > figure.height > 100
     assert set(made.scores["context"]) == {
         "HOG",
         "Random",
@@ -610,9 +613,9 @@ def test_a_patch_is_its_object_with_a_rim(shapes_folder: Path) -> None:
 def test_identity_follows_annotations_and_not_the_draw(shapes_folder: Path, tmp_path: Path) -> None:
     """Another seed draws from the same data; another box makes them other data."""
 
-    def identity(folder: Path, name: str, seed: int) -> str:
-        spec = f"shapes:{folder}"
-        return run_retrieval(spec, tmp_path / name, "hog", seed=seed, queries="5").records[0].dataset_sha256
+    def identity(folder: Path, seed: int) -> list[str]:
+        config = retrieval.RetrievalConfig(queries=5, gallery=5, store_size=96)
+        return [part.digest for part in patches.open_patches(f"shapes:{folder}", {}, config, seed)]
 
     other = tmp_path / "other"
     shutil.copytree(shapes_folder, other)
@@ -621,7 +624,7 @@ def test_identity_follows_annotations_and_not_the_draw(shapes_folder: Path, tmp_
     corner = next(tree.iter("xmax"))
     corner.text = str(int(float(corner.text or 0)) - 1)
     tree.write(file)
-    assert identity(shapes_folder, "a", 0) == identity(shapes_folder, "b", 1) != identity(other, "c", 0)
+    assert identity(shapes_folder, 0) == identity(shapes_folder, 1) != identity(other, 0)
 
 
 def test_unlabelled_images_are_shown_and_not_scored(textures: Path, tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder, Stage
 from ssl_inpaint.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 
-# Position of each stage's last layer in torchvision's `features`.
+# Position of each stage's last layer in torchvision's `features`; the layers that work in place are these themselves.
 _LAST_LAYER = {"conv1": 1, "pool1": 2, "conv2": 4, "pool2": 5, "conv3": 7, "conv4": 9, "conv5": 11, "pool5": 12}
 
 
@@ -39,9 +39,6 @@ class TorchvisionAlexNet(Encoder):
         from torchvision.models import alexnet
 
         self.features = alexnet(weights="IMAGENET1K_V1" if config.pretrained else None).features
-        for module in self.features:
-            if isinstance(module, nn.ReLU):
-                module.inplace = False  # a stage that a later layer overwrites would not be that stage
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
         channels = {"conv1": 64, "pool1": 64, "conv2": 192, "pool2": 192, "conv3": 384, "conv4": 256}

@@ -79,9 +79,8 @@ def open_patches(spec: str, settings: Mapping[str, str], config: RetrievalConfig
     except UsageError:
         found = open_data(spec, "pretrain", settings)
     if found.labels is None:
-        everything = _patches(open_data(spec, "pretrain", settings), config).drawn(
-            config.queries + config.gallery, seed_for(seed, "patches")
-        )
+        everything = _patches(open_data(spec, "pretrain", settings), config)
+        everything = everything.drawn(len(everything), seed_for(seed, "patches"))
         count = min(config.queries, len(everything) // 5)
         last = min(count + config.gallery, len(everything))
         queries, gallery = everything.at(torch.arange(count)), everything.at(torch.arange(count, last))

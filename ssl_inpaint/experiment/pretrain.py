@@ -189,12 +189,14 @@ def _records(
     runtime: Runtime,
     workers: int,
 ) -> list[Record]:
+    provenance = records.provenance(runtime.describe(), fit.seconds, fit.seconds, workers)
+    weights = checkpoint.weights_sha256(encoder)
     return [
         Record(
             method=card.method,
             pretext=card.pretext,
             encoder=card.encoder,
-            weights_sha256=checkpoint.weights_sha256(encoder),
+            weights_sha256=weights,
             supervision=card.supervision,
             task="pretext",
             protocol=f"{plan.pretext} held-out/v1",
@@ -209,7 +211,7 @@ def _records(
             value=value,
             higher_is_better=False,
             n_examples=count,
-            **records.provenance(runtime.describe(), fit.seconds, fit.seconds, workers),
+            **provenance,
         )
         for name, value in validation.items()
     ]

@@ -165,6 +165,7 @@ def _records(
     card = one.card
     is_plain = plan.config == RetrievalConfig()
     digest = config.hash_of(queries.digest, gallery.digest)
+    provenance = records.provenance(runtime.describe(), seconds, card.pretraining_seconds if card else 0.0, workers=1)
     return [
         Record(
             method=one.descriptor.name,
@@ -187,7 +188,7 @@ def _records(
             value=value,
             higher_is_better=True,
             n_examples=len(queries),
-            **records.provenance(runtime.describe(), seconds, card.pretraining_seconds if card else 0.0, 1),
+            **provenance,
         )
         for metric, value in scores.items()
     ]

@@ -137,6 +137,7 @@ def _records(
     workers: int,
 ) -> list[Record]:
     protocol = plan.protocol.model_dump(mode="json")
+    provenance = records.provenance(probe.runtime.describe(), fit_seconds, card.pretraining_seconds, workers)
     return [
         Record(
             method=card.method,
@@ -157,7 +158,7 @@ def _records(
             value=value,
             higher_is_better=True,
             n_examples=len(examples.store),
-            **records.provenance(probe.runtime.describe(), fit_seconds, card.pretraining_seconds, workers),
+            **provenance,
         )
         for name, value in scores.items()
         if ":" not in name  # one class's own score stays in scores.json
