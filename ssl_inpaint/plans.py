@@ -47,6 +47,7 @@ class Protocol(Settings):
 class PretrainPlan(Settings):
     """One pretraining run."""
 
+    verb: Literal["pretrain"] = "pretrain"
     data: str
     data_settings: dict[str, str] = {}
     encoder: str
@@ -63,6 +64,7 @@ class PretrainPlan(Settings):
 class TransferPlan(Settings):
     """One measurement of one encoder."""
 
+    verb: Literal["transfer"] = "transfer"
     data: str
     data_settings: dict[str, str] = {}
     source: str
@@ -91,6 +93,7 @@ class RetrievalConfig(Settings):
 class RetrievalPlan(Settings):
     """One comparison of descriptors."""
 
+    verb: Literal["nn-retrieval"] = "nn-retrieval"
     data: str
     data_settings: dict[str, str] = {}
     descriptors: tuple[str, ...] = Field(min_length=1)
@@ -113,4 +116,7 @@ def read_plan(kind: type[P], folder: Path) -> P:
         raise UsageError(f"{folder} is no run folder ({PLAN_FILE} cannot be read): name one to resume.") from None
     if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
         raise UsageError(f"{path} is no plan of schema {SCHEMA}: resume with the version of the suite that wrote it.")
+    verb, wanted = values.get("verb"), kind.model_fields["verb"].default
+    if verb != wanted:
+        raise UsageError(f"{folder} holds a run of '{verb}', not of '{wanted}': ssl-inpaint {verb} goes on with it.")
     return config.check(kind, str(path), values)

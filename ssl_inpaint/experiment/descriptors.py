@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +31,18 @@ class Named(NamedTuple):
 
 
 def open_descriptors(plan: RetrievalPlan, runtime: Runtime) -> list[Named]:
-    """Those of the plan, in its order; UsageError where one does not exist or two have one name."""
+    """Those of the plan, in its order; UsageError where one does not exist or is named twice.
+
+    Two of one method, such as runs of several seeds, are told apart by the last part of their source.
+    """
+    twins = sorted({spec for spec in plan.descriptors if plan.descriptors.count(spec) > 1})
+    if twins:
+        raise UsageError(f"Descriptor '{twins[0]}' is named twice: name each once, or add @STAGE for another stage.")
     found = [open_descriptor(spec, plan, runtime) for spec in plan.descriptors]
-    _refuse_twins([one.descriptor.name for one in found])
+    names = [one.descriptor.name for one in found]
+    for one, spec in zip(found, plan.descriptors, strict=True):
+        if names.count(one.descriptor.name) > 1:
+            one.descriptor.name += f" ({Path(spec).name})"
     return found
 
 
@@ -67,11 +76,3 @@ def _calibration_images(descriptor: EncoderDescriptor, gallery: Patches) -> Iter
     device, size = next(descriptor.encoder.parameters()).device, descriptor.config.size
     for chosen in torch.arange(len(gallery)).split(calibration.BATCH_SIZE)[: calibration.BATCHES]:
         yield functional.interpolate(gallery.cut(chosen).to(device), size, mode="bilinear", antialias=True)
-
-
-def _refuse_twins(names: Sequence[str]) -> None:
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
-        raise UsageError(
-            f"Two descriptors are both called '{twins[0]}': name each once, or add @STAGE to tell them apart."
-        )

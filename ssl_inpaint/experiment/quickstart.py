@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ssl_inpaint import cells, checkpoint, figures, progress, tables
+from ssl_inpaint import cells, checkpoint, figures, progress, tables, train
 from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import pretrain, retrieval, transfer
@@ -21,17 +21,20 @@ PRETEXTS = ("inpainting", "autoencoder", "supervised")
 
 @dataclass(frozen=True)
 class _Size:
-    """How much is run: the minutes' version, or --full."""
+    """How much is run."""
 
     recipe: str
     protocol: str
-    modes: tuple[str, ...]
-    seeds: int
-    train_settings: dict[str, str]
+    modes: tuple[str, ...] = ("frozen",)
+    seeds: int = 1
+    data: str = "shapes"
+    pretraining: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # what differs from the recipe
+    transfer: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # what differs from the protocol
+    retrieval: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-_QUICK = _Size("quick", "quick_cls", ("frozen",), 1, {})
-_FULL = _Size("compact", "compact_cls", ("frozen", "finetune"), 3, {"steps": "1500"})
+MINUTES = _Size("quick", "quick_cls", retrieval={"retrieval": {"gallery": "2000"}})
+FULL = _Size("compact", "compact_cls", ("frozen", "finetune"), seeds=3, pretraining={"train": {"steps": "1500"}})
 
 
 def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
@@ -41,33 +44,20 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
     UsageError where the folder holds runs with other settings.
     """
     began = time.monotonic()
-    size = _FULL if full else _QUICK
+    size = FULL if full else MINUTES
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file: choose another --output.")
     runtime, ledger = open_runtime(), Ledger(output / "results" / "measured.jsonl")
-    seeds = range(seed, seed + size.seeds)
-    total = size.seeds * (len(PRETEXTS) + (len(PRETEXTS) + 1) * len(size.modes)) + 2
-    steps = iter(range(1, total + 1))
-    for one in seeds:
-        for pretext in PRETEXTS:
-            _say(next(steps), total, f"pretrain {pretext}, seed {one}")
-            _pretrain(output / "runs", pretext, size, one, runtime, ledger)
-        sources = [f"random:{_run(output / 'runs', PRETEXTS[0], one)}"]
-        sources += [str(_run(output / "runs", pretext, one)) for pretext in PRETEXTS]
-        for mode in size.modes:
-            for source in sources:
-                name = "random" if source.startswith("random:") else Path(source).name.rsplit("-", 1)[0]
-                _say(next(steps), total, f"transfer {name}, {mode}, seed {one}")
-                _transfer(output / "runs" / f"cls-{mode}-{name}-{one}", source, mode, size, one, runtime, ledger)
-    _say(next(steps), total, "nearest neighbours")
-    sources = [str(_run(output / "runs", pretext, seed)) for pretext in PRETEXTS]
-    _retrieve(output / "runs" / f"nn-retrieval-{seed}", sources, seed, runtime, ledger)
-    _say(next(steps), total, "tables and figures")
+    try:
+        _run_all(output / "runs", size, seed, runtime, ledger)
+    except train.Interrupted as stopped:
+        raise train.Interrupted(f"{str(stopped).split(':')[0]}: the same command goes on from there.") from None
     results, measured = output / "results", ledger.read()
     written = tables.write_tables(ledger.path, results)
+    ours = _run(output / "runs", "inpainting", seed)
     places = {
-        "encoder": _run(output / "runs", "inpainting", seed) / checkpoint.ENCODER_FILE,
-        "what it fills in": _run(output / "runs", "inpainting", seed) / "samples",
+        "encoder": ours / checkpoint.ENCODER_FILE,
+        "what it fills in": ours / "samples",
         "neighbours": output / "runs" / f"nn-retrieval-{seed}",
         "classification": _draw(measured, size.modes[-1], results / "classification.png"),
         "ledger": ledger.path,
@@ -76,8 +66,21 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
     return _closing(measured, places, time.monotonic() - began)
 
 
-def _say(step: int, total: int, what: str) -> None:
-    progress.say(f"[{step}/{total}] {what}")
+def _run_all(runs: Path, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
+    total = size.seeds * (len(PRETEXTS) + (len(PRETEXTS) + 1) * len(size.modes)) + 1
+    steps = iter(range(1, total + 1))
+    for one in range(seed, seed + size.seeds):
+        trained = {pretext: str(_run(runs, pretext, one)) for pretext in PRETEXTS}
+        for pretext in PRETEXTS:
+            progress.say(f"[{next(steps)}/{total}] pretrain {pretext}, seed {one}")
+            _pretrain(runs, pretext, size, one, runtime, ledger)
+        for mode in size.modes:
+            for name, source in {"random": f"random:{trained['inpainting']}", **trained}.items():
+                progress.say(f"[{next(steps)}/{total}] transfer {name}, {mode}, seed {one}")
+                _transfer(runs / f"cls-{mode}-{name}-{one}", source, mode, size, one, runtime, ledger)
+    progress.say(f"[{next(steps)}/{total}] nearest neighbours")
+    sources = [str(_run(runs, pretext, seed)) for pretext in PRETEXTS]
+    _retrieve(runs / f"nn-retrieval-{seed}", sources, size, seed, runtime, ledger)
 
 
 def _run(runs: Path, pretext: str, seed: int) -> Path:
@@ -86,24 +89,22 @@ def _run(runs: Path, pretext: str, seed: int) -> Path:
 
 def _pretrain(runs: Path, pretext: str, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
     folder = _run(runs, pretext, seed)
-    plan = pretrain.plan_pretraining("shapes", pretext, size.recipe, None, {"train": size.train_settings}, seed)
+    plan = pretrain.plan_pretraining(size.data, pretext, size.recipe, None, size.pretraining, seed)
     if _is_finished(folder, plan, checkpoint.ENCODER_FILE):
         return
     pretrain.pretrain(plan, folder, runtime, ledger, resume=(folder / PLAN_FILE).exists())
 
 
-def _transfer(
-    folder: Path, source: str, mode: str, size: _Size, seed: int, runtime: Runtime, ledger: Ledger
-) -> None:
-    plan = transfer.plan_transfer("shapes", source, "cls", mode, size.protocol, {}, seed)
+def _transfer(folder: Path, source: str, mode: str, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
+    plan = transfer.plan_transfer(size.data, source, "cls", mode, size.protocol, size.transfer, seed)
     if _is_finished(folder, plan, transfer.SCORES_FILE):
         return
     transfer.transfer(plan, folder, runtime, ledger, resume=(folder / PLAN_FILE).exists())
 
 
-def _retrieve(folder: Path, runs: Sequence[str], seed: int, runtime: Runtime, ledger: Ledger) -> None:
+def _retrieve(folder: Path, runs: Sequence[str], size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
     descriptors = ["hog", f"random:{runs[0]}", *runs]
-    plan = retrieval.plan_retrieval("shapes", descriptors, {"retrieval": {"gallery": "2000"}}, seed)
+    plan = retrieval.plan_retrieval(size.data, descriptors, size.retrieval, seed)
     if _is_finished(folder, plan, retrieval.SCORES_FILE):
         return
     retrieval.nn_retrieval(plan, folder, runtime, ledger)

@@ -1,4 +1,4 @@
-"""Pretraining in under a minute on 2 CPU cores: AlexNet at 64 pixels, 280 steps of 64. What `quickstart` runs.
+"""Pretraining in a minute on 2 CPU cores: half as wide an AlexNet at 64 pixels, 1,000 steps of 32, for `quickstart`.
 
 Command: ssl-inpaint pretrain --data shapes --recipe quick
 """
@@ -14,14 +14,15 @@ def build() -> Recipe:
     """The recipe."""
     return Recipe(
         encoder="compact_alexnet",
+        encoder_settings={"channels": "48,128,192,192,128"},
         crops=Crops(size=64, store_size=80, smallest_share=0.6, largest_share=1.0),
         train=FitConfig(
-            steps=280,
-            batch_size=64,
+            steps=1000,
+            batch_size=32,
             optimizer="adam",
             learning_rate=1e-3,
-            warmup_steps=20,
-            sample_every_steps=140,
-            checkpoint_every_steps=140,
+            warmup_steps=50,
+            sample_every_steps=500,
+            checkpoint_every_steps=500,
         ),
     )

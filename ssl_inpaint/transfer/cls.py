@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +22,7 @@ class Config(Settings):
     """The head on the encoder: the re-initialised fc6, fc7, fc8 of paper section 5.2, or one linear layer."""
 
     stage: str = ""  # which map the head reads; empty: the deepest
-    hidden: tuple[int, ...] = (4096, 4096)  # units of fc6, fc7; none: a linear classifier
+    hidden: tuple[PositiveInt, ...] = (4096, 4096)  # units of fc6, fc7; none: a linear classifier
     grid: int = Field(6, ge=1)  # the map is averaged down to at most this many cells a side
     dropout: float = Field(0.5, ge=0, lt=1)  # after each hidden layer
     # BatchNorm without affine before fc6, so that features of any scale (a deviation well above 0.003) train alike.
