@@ -20,6 +20,7 @@ class Recipe(Settings):
 
     encoder: str
     encoder_settings: dict[str, str] = {}
+    pretext_settings: dict[str, str] = {}  # applied where the pretext task has them
     crops: Crops
     train: FitConfig
 

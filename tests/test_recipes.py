@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ssl_inpaint import catalog, checkpoint, config, files
 from ssl_inpaint.batches import Crops
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.pretrain import plan_pretraining
 from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, Protocol, Recipe, RetrievalConfig, TransferPlan, read_plan
 from ssl_inpaint.train import FitConfig
 
@@ -144,3 +145,12 @@ def test_a_plan_of_another_verb_is_refused(tmp_path: Path) -> None:
 def test_plans_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         _plan().seed = 4  # type: ignore[misc]
+
+
+def test_the_papers_recipe_drops_half_of_the_channelwise_layer_and_the_compact_one_nothing() -> None:
+    def dropout(recipe: str, pretext: str = "inpainting") -> float:
+        return plan_pretraining("shapes", pretext, recipe, None, {}, 0).pretext_config["dropout"]
+
+    assert (dropout("paper"), dropout("compact"), dropout("paper", "autoencoder")) == (0.5, 0.0, 0.5)
+    changed = plan_pretraining("shapes", "inpainting", "paper", None, {"pretext": {"dropout": "0.1"}}, 0)
+    assert (changed.pretext_config["dropout"], changed.pretext_config["decoder_normalization"]) == (0.1, "none")

@@ -45,7 +45,8 @@ def plan_pretraining(
     base: Recipe = catalog.load("recipes", recipe).build()
     own = {} if encoder not in (None, base.encoder) else base.encoder_settings
     part = catalog.load("pretext", pretext)
-    pretext_settings = dict(settings.get("pretext", {}))
+    of_recipe = {name: v for name, v in base.pretext_settings.items() if name in part.Config.model_fields}
+    pretext_settings = {**of_recipe, **settings.get("pretext", {})}
     if "holes" not in part.Config.model_fields and pretext_settings.keys() & {"holes", "silhouettes"}:
         raise UsageError(f"Pretext '{pretext}' hides nothing, so holes cannot apply: leave them out.")
     silhouettes = pretext_settings.pop("silhouettes", None)

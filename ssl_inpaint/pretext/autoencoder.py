@@ -19,7 +19,7 @@ class Config(Settings):
     """As for inpainting, less everything about holes and adversaries."""
 
     distance: Literal["l2", "l1"] = "l2"
-    dropout: float = Field(0.5, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)  # as for inpainting, where the deviation is explained
     decoder_channels: tuple[int, ...] = Field((128, 64, 64, 32), min_length=1)
     decoder_normalization: Literal["batch", "none"] = "batch"
 

@@ -33,7 +33,9 @@ class Config(Settings):
     reconstruction_weight: float = Field(0.999, ge=0)  # of the joint loss
     adversarial_weight: float = Field(0.001, ge=0)
     discriminator_learning_rate_ratio: float = Field(0.1, gt=0)  # in the joint loss; the generator's rate is the base
-    dropout: float = Field(0.5, ge=0, lt=1)  # on the channel-wise layer only
+    # Deviation: none on the channel-wise layer, where the paper (as recalled) drops half. BatchNorm behind it gathers
+    # statistics that are wrong once nothing is dropped: fills come out grey. With no BatchNorm, 0.5 is the paper's.
+    dropout: float = Field(0.0, ge=0, lt=1)
     decoder_channels: tuple[int, ...] = Field((128, 64, 64, 32), min_length=1)
     # Deviation: BatchNorm in the decoder, for short training; "none" is the paper's.
     decoder_normalization: Literal["batch", "none"] = "batch"

@@ -17,6 +17,7 @@ def build() -> Recipe:
     """The recipe."""
     return Recipe(
         encoder="alexnet",
+        pretext_settings={"dropout": "0.5", "decoder_normalization": "none"},
         crops=Crops(size=227, store_size=256, smallest_share=227 / 256, largest_share=227 / 256),
         train=FitConfig(
             steps=100_000,
