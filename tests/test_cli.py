@@ -237,7 +237,7 @@ def test_resume_takes_no_other_option(more: str, named: str, desk: Path) -> None
         (f"{TRANSFER} --set protocol.task=det", "task"),
         (f"{TRANSFER} --protocol compact", "Did you mean 'compact_cls'?"),
         (f"{RETRIEVE} --descriptor hogg", "Did you mean 'hog'?"),
-        (f"{RETRIEVE} --descriptor hog --descriptor hog", "Two descriptors"),
+        (f"{RETRIEVE} --descriptor hog --descriptor hog", "is named twice"),
         (f"{RETRIEVE} --descriptor random:compact_alexnet@conv55", "Did you mean 'conv5'?"),
         (f"{RETRIEVE} --set retrieval.k=0", "1 neighbour or more"),
         ("list encoder", "Did you mean 'encoders'?"),

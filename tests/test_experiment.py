@@ -634,10 +634,19 @@ def test_unlabelled_images_are_shown_and_not_scored(textures: Path, tmp_path: Pa
     assert all(path.exists() for path in made.figures)
 
 
+def test_two_runs_of_one_method_are_told_apart_by_their_folders(shapes_folder: Path, run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    made = run_retrieval(f"shapes:{shapes_folder}", tmp_path / "nn", str(run), str(other), "hog")
+    methods = [f"Context encoder (region) ({run.name})", "Context encoder (region) (other)", "HOG"]
+    assert list(made.scores["whole"]) == methods
+    assert made.scores["whole"][methods[0]] == made.scores["whole"][methods[1]]
+
+
 @pytest.mark.parametrize(
     ("names", "settings", "sentence"),
     [
-        (("hog", "hog"), {}, "Two descriptors are both called 'HOG'"),
+        (("hog", "hog"), {}, "named twice"),
         (("hgo",), {}, "Did you mean 'hog'"),
         (("alexnet",), {}, "Did you mean 'random:alexnet'"),
         (("random:compact_alexnet@conv55",), {}, "Did you mean 'conv5'"),
