@@ -4,7 +4,7 @@
 
 Rows: random, context encoder (random regions) and, with --controls, the autoencoder; frozen and fine-tuned by
 compact-cls/v1; retrieval with HOG beside. What is finished is not run again, so the same command resumes.
-Cost on 2 CPU cores, 4,000 steps: half an hour of pretraining a row, and ten minutes of transfer a row.
+Cost on 2 CPU cores, 4,000 steps: half an hour of pretraining a row, and seven minutes of transfer a row.
 What it measured is in results/tables.md.
 """
 

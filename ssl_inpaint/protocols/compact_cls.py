@@ -2,6 +2,7 @@
 
 Frozen: eight random crops of each image are described once, the head's learning rate is chosen on val, the head is
 trained anew on train and val, and test is scored once. Fine-tuned: the whole network, one learning rate.
+Cost on 2 CPU cores, 4,952 photographs: 2.3 minutes frozen, 4.6 fine-tuned.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Pretraining for small machines: AlexNet at 96 pixels, 20,000 steps of 64; half an hour is 5,000 steps on 2 cores.
+"""Pretraining for small machines: AlexNet at 96 pixels, 20,000 steps of 64 (145 a minute on 2 CPU cores).
 
-Command: ssl-inpaint pretrain --data folder:PHOTOS --recipe compact
+Command: ssl-inpaint pretrain --data folder:PHOTOS --recipe compact --set train.steps=1600
+Measured, one seed: 1,600 steps on 11,247 photographs in 11 minutes, held-out hidden_mse 0.030 (mean colour 0.071).
 """
 
 from __future__ import annotations
