@@ -43,8 +43,34 @@ class Objects:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """What a detector found in one image; boxes in pixels of the original file."""
+
+    boxes: np.ndarray  # M x 4 float32: x1 y1 x2 y2, the right and bottom edge excluded
+    labels: np.ndarray  # M int64, an index into Split.classes
+    scores: np.ndarray  # M float32, higher is surer
+
+
+class Masks(Protocol):
+    """The class masks of a sequence of images, read by position."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, position: int) -> str:
+        """What to call the mask in messages: its path below the data set's root."""
+        ...
+
+    def read(self, position: int) -> np.ndarray:
+        """H x W uint8 at the size of the original image file: an index into Split.mask_classes, 255 not to be counted.
+
+        OSError where it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Split:
-    """One part of a data set: images, and where it has them labels and objects.
+    """One part of a data set: images, and where it has them labels, objects and masks.
 
     `labels` is N int64 for one class an image, N x K int64 for several (1 present, 0 absent, 255 not to be counted),
     or None where the images have no labels.
@@ -56,6 +82,8 @@ class Split:
     classes: tuple[str, ...] = ()
     labels: np.ndarray | None = None
     objects: tuple[Objects, ...] | None = None  # None where the data set has no boxes
+    masks: Masks | None = None  # None where the data set has no masks
+    mask_classes: tuple[str, ...] = ()  # what the values 0, 1, ... of masks stand for
 
     @property
     def is_multilabel(self) -> bool:
@@ -64,11 +92,24 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What one step reads: images, and labels (B or B x K int64) where the task has them."""
+class Truth:
+    """The objects of one image of a batch, in pixels of the batch."""
 
-    images: Tensor  # B x 3 x H x W in [0, 1]; for a head on a frozen encoder, its cached features
-    labels: Tensor | None = None
+    boxes: Tensor  # M x 4 float32: x1 y1 x2 y2, the right and bottom edge excluded
+    labels: Tensor  # M int64
+    is_difficult: Tensor  # M bool
+    proposals: Tensor  # P x 4 float32: where objects may be; 0 x 4 for detectors that propose by themselves
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step reads: images or a frozen encoder's features of them, and what the task knows of each."""
+
+    images: Tensor  # B x 3 x H x W in [0, 1]; B x 0 where `features` stand in for them
+    labels: Tensor | None = None  # int64: B, B x K, or for masks B x H x W
+    features: Mapping[str, Tensor] | None = None  # by stage, B x C x h x w each
+    sizes: Tensor | None = None  # B x 2 int64: height and width of each image without its padding; None: no padding
+    truths: tuple[Truth, ...] | None = None  # one an image, where the task has boxes
 
 
 @dataclass(frozen=True)
