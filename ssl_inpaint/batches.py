@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
 import torch
@@ -104,18 +104,20 @@ class ImageBatches:
 
 
 class FeatureBatches:
-    """Cached features of a frozen encoder, N x V views x ...; each step draws one view of every example."""
+    """Cached features of a frozen encoder, by stage N x V views x ...; each step draws one view of every example."""
 
-    def __init__(self, features: Tensor, labels: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, features: Mapping[str, Tensor], labels: Tensor, batch_size: int, seed: int) -> None:
         self.features, self.labels, self.batch_size, self.seed = features, labels, batch_size, seed
-        self.order = EpochOrder(len(features), batch_size, seed)
+        self.order = EpochOrder(len(labels), batch_size, seed)
+        self.views = next(iter(features.values())).shape[1]
 
     def at(self, step: int) -> Batch:
-        """B x ... features in the cache's precision, and labels."""
+        """By stage B x ... features in the cache's precision, and labels."""
         positions = self.order.at(step)
         generator = torch.Generator().manual_seed(seed_for(self.seed, "view", step))
-        views = torch.randint(self.features.shape[1], (len(positions),), generator=generator)
-        return Batch(self.features[positions, views], self.labels[positions])
+        views = torch.randint(self.views, (len(positions),), generator=generator)
+        chosen = {name: maps[positions, views] for name, maps in self.features.items()}
+        return Batch(torch.empty(len(positions), 0), self.labels[positions], chosen)
 
 
 def fixed_views(

@@ -20,6 +20,11 @@ FAMILIES = {
     "inpaint": ", inpainting",
     LOSSES: ", pretext tasks on held-out images",
 }
+# Metrics beside the one of a task that Table 2 has: they stand in a table of their own.
+FURTHER = {
+    "det": ("mAP (area)", "AP (COCO)", "AP50 (COCO)", "AP75 (COCO)"),
+    "seg": ("pixel accuracy", "mean class accuracy"),
+}
 PUBLISHED = {
     "table1": "Published: inpainting, as in the paper's Table 1",
     "table2": "Published: transfer of AlexNet, as in the paper's Table 2",
@@ -42,12 +47,26 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
         lambda count: f"{count} older with the same seed and other weights left out" if count else ""
     )
     frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
-    several = frame.groupby([name for name in place if name != "settings"])["settings"].transform("nunique") > 1
-    frame["settings"] = frame["settings"].where(several, "")
+    frame["settings"] = _settings(frame)
     frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(_duration)
     return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
         mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
     )
+
+
+def _settings(frame: pd.DataFrame) -> pd.Series[str]:
+    """What tells rows apart that agree in all a reader sees: the settings of pretraining, then those of measuring.
+
+    Weights pretrained here have a record of their own task, whose settings are those of pretraining.
+    """
+    trained = frame[frame["task"] == LOSSES].drop_duplicates("weights_sha256").set_index("weights_sha256")
+    pretraining = frame["weights_sha256"].map(trained["config_hash"]).fillna("")
+    shown = [name for name in ROW if name != "settings"]
+    is_told = pretraining.groupby([frame[name] for name in shown]).transform("nunique") > 1
+    place = [frame[name] for name in ["section", *shown, *COLUMN]]
+    is_changed = frame["config_hash"].groupby([*place, pretraining]).transform("nunique") > 1
+    found = pretraining.where(is_told, "") + " " + frame["config_hash"].where(is_changed, "")
+    return found.str.strip()
 
 
 def published_cells() -> pd.DataFrame:
@@ -64,7 +83,8 @@ def published_cells() -> pd.DataFrame:
 
 def _section(record: Record) -> str:
     kind = "Measured" if record.source == MEASURED else "Cited"
-    return f"{kind}: {record.dataset}{FAMILIES.get(record.task, '')}"
+    further = ", further metrics" if record.metric in FURTHER.get(record.task, ()) else ""
+    return f"{kind}: {record.dataset}{FAMILIES.get(record.task, further)}"
 
 
 def _duration(seconds: float) -> str:

@@ -133,7 +133,8 @@ def pretrain(
 @click.option("--from", "source", default="random:compact_alexnet", help=SOURCES)
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path; with labels.")
 @click.option("--mode", type=MODES, default="frozen", help="Train the head, or all.")
-@click.option("--protocol", type=options.part("protocols"), default="compact_cls", help="Named, versioned settings.")
+@click.option("--protocol", type=options.part("protocols"), help="Named, versioned settings; compact_TASK, if absent.")
+@click.option("--predictions", "has_predictions", is_flag=True, help="Keep what was predicted, and a gallery of it.")
 @options.resumable
 @options.measuring
 @click.pass_context
@@ -143,7 +144,8 @@ def transfer(
     source: str,
     spec: str,
     mode: str,
-    protocol: str,
+    protocol: str | None,
+    has_predictions: bool,
     resume: Path | None,
     assignments: tuple[str, ...],
     seed: int,
@@ -154,6 +156,7 @@ def transfer(
     \b
     Example:
       ssl-inpaint transfer --task cls --from runs/ours --data voc2007:VOCdevkit --mode frozen
+      ssl-inpaint transfer --task det --from runs/ours --data voc2007:VOCdevkit --mode finetune --predictions
     """
     from ssl_inpaint.experiment import transfer as verb
     from ssl_inpaint.plans import TransferPlan, read_plan
@@ -163,7 +166,7 @@ def transfer(
         options.refuse_others(context)
         plan, folder = read_plan(TransferPlan, resume), resume
     else:
-        plan = verb.plan_transfer(spec, source, task, mode, protocol, settings, seed)
+        plan = verb.plan_transfer(spec, source, task, mode, protocol, settings, seed, has_predictions)
         folder = output or options.new_folder(f"{task}-{mode}-{Path(source).name}-{seed}")
     loop = plan.protocol.frozen_train if plan.mode == "frozen" else plan.protocol.train
     runtime, ledger, workers = options.open_run(settings, loop.precision)
@@ -173,6 +176,8 @@ def transfer(
             f"{record.method}, {record.mode}, {record.dataset} {record.split} ({record.n_examples} images): "
             f"{record.metric} {100 * record.value:.2f} %"
         )
+    if plan.has_predictions:
+        click.echo(f"predictions {folder / verb.PREDICTIONS}")
     click.echo(f"run folder  {folder}\nledger      {ledger.path}")
 
 

@@ -6,13 +6,16 @@ pixels are missing. Legend of dimensions: B batch, N items, C channels, H W pixe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+Prediction = TypeVar("Prediction")
+Annotation = TypeVar("Annotation", contravariant=True)
 
 
 class Images(Protocol):
@@ -114,10 +117,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stage:
-    """One named feature map of an encoder: its channels, and its stride in pixels of the input."""
+    """One named feature map of an encoder: its channels, its stride, and where it looks, in pixels of the input."""
 
     channels: int
     stride: int
+    first: float | None = None  # the centre of the first cell's receptive field; None: half a stride
+
+    @property
+    def offset(self) -> float:
+        """The centre of the first cell, counted from the image's left or top edge: that of pixel 0 is 0.5."""
+        return self.stride / 2 if self.first is None else self.first
 
 
 class Encoder(nn.Module):
@@ -191,25 +200,49 @@ class Pretext(Objective, Protocol):
 class TransferFacts:
     """What a transfer task must know of the data before it can be built."""
 
-    image_size: int  # pixels a side of the square crops
-    classes: tuple[str, ...]
+    image_size: int  # pixels a side of the square crops; for whole images, their short side
+    classes: tuple[str, ...]  # for masks, what their values stand for
     is_multilabel: bool
     is_frozen: bool  # True: the encoder only describes, and the head trains on cached features
 
 
 class Transfer(Objective, Protocol):
-    """An objective that measures an encoder by what a head learns on it."""
+    """An objective that measures an encoder by what a head learns on it.
 
-    def features(self, images: Tensor) -> Tensor:
-        """What the head reads, for images B x 3 x H x W."""
+    Its module says by `NEEDS` what it reads: "labels" of crops (then it is a CropTransfer), "objects" or "masks" of
+    whole images (then an ImageTransfer).
+    """
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """What the head reads, by stage, for images B x 3 x H x W."""
         ...
 
-    def outputs(self, features: Tensor) -> Tensor:
-        """What the head makes of them: for classification, B x K logits."""
+    def top(self, images: Tensor) -> Tensor:
+        """What the last layer gives for images B x 3 x H x W: where rescaling sends its gradients from."""
+        ...
+
+
+class CropTransfer(Transfer, Protocol):
+    """A transfer task on square crops, whose outputs are averaged over the views of an image."""
+
+    def outputs(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What the head makes of features: for classification, B x K logits."""
         ...
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Metric name to a fraction, for a whole split at once."""
+        ...
+
+
+class ImageTransfer(Transfer, Protocol[Prediction, Annotation]):
+    """A transfer task on whole images of any size."""
+
+    def predict(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """One prediction an image of the batch, in pixels of that image resized to its height and width in `sizes`."""
+        ...
+
+    def score(self, pairs: Iterable[tuple[Prediction, Annotation]]) -> dict[str, float]:
+        """Metric name to a fraction, for predictions of a whole split beside what is true."""
         ...
 
 

@@ -1,7 +1,8 @@
-"""Arithmetic on batches of images: the mean colour, crop windows, and bytes to floats."""
+"""Arithmetic on batches of images: the mean colour, crop windows, and bytes to floats; and the colours of masks."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,3 +49,14 @@ def fixed_windows(heights: Tensor, widths: Tensor, share: float, place: tuple[fl
 def random_flips(count: int, generator: torch.Generator) -> Tensor:
     """B bool, True for the half to mirror."""
     return torch.rand(count, generator=generator) < 0.5
+
+
+def voc_palette() -> np.ndarray:
+    """256 x 3 uint8: the colours of VOC's masks, each bit of a class number set in turn in red, green and blue."""
+    numbers = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            bit = (numbers >> (3 * place + channel)) & 1
+            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    return colours

@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from ssl_inpaint import config
 from ssl_inpaint.batches import Crops, Views
 from ssl_inpaint.config import Settings
+from ssl_inpaint.data.proposals import ProposalConfig
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.scenes import Scenes
 from ssl_inpaint.train import FitConfig
+
+Rescaling = Literal["none", "between", "within", "both"]
 
 
 class Recipe(Settings):
@@ -32,17 +36,38 @@ class Protocol(Settings):
     version: int
     task: str
     head: dict[str, Any] = {}  # fields of the transfer task's Config that differ from its defaults
-    crops: Crops
+    crops: Crops | None = None  # of tasks on labels
+    scenes: Scenes | None = None  # of tasks on objects or masks, which read whole images
+    proposals: ProposalConfig | None = None  # selective search for Fast R-CNN; None: not needed
+    rescale: Rescaling = "none"  # of the network's weights by data before fine-tuning (Krähenbühl et al. 2016)
     test_views: Views = "centre"  # outputs are averaged over them
     cached_views: int = Field(8, ge=1)  # random crops of every image that a frozen encoder describes
     learning_rates: tuple[PositiveFloat, ...] = ()  # tried on train, chosen on val; empty: train.learning_rate as it is
     train: FitConfig  # when fine-tuning
     frozen_train: FitConfig  # of the head on cached features
 
+    @model_validator(mode="after")
+    def _shows_images_one_way(self) -> Protocol:
+        if (self.crops is None) == (self.scenes is None):
+            raise ValueError("a protocol shows crops or whole scenes, one of the two")
+        return self
+
     @property
     def label(self) -> str:
         """name/version, as records carry it."""
         return f"{self.name}/v{self.version}"
+
+    def identity(self) -> dict[str, Any]:
+        """All that may change a number, in plain values.
+
+        Settings that came later are left out at their defaults, so that what was measured before keeps its identity;
+        a file of proposals counts by its content, which the record adds.
+        """
+        values = self.model_dump(mode="json")
+        if values["proposals"] is not None:
+            del values["proposals"]["file"]
+        later: dict[str, object] = {"scenes": None, "proposals": None, "rescale": "none"}
+        return {name: v for name, v in values.items() if name not in later or v != later[name]}
 
 
 class PretrainPlan(Settings):
@@ -73,6 +98,7 @@ class TransferPlan(Settings):
     mode: Literal["frozen", "finetune"]
     protocol: Protocol
     protocol_label: str  # the protocol's own label, marked where a setting was changed
+    has_predictions: bool = False  # what was predicted on test is written, and drawn beside what is true
     seed: int = Field(0, ge=0)
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssl_inpaint import progress
 from ssl_inpaint.batches import Batches
 from ssl_inpaint.config import Settings, hash_of
-from ssl_inpaint.core import Batch, Objective, Player
+from ssl_inpaint.core import Batch, Objective, Player, Truth
 from ssl_inpaint.errors import Failure
 from ssl_inpaint.images import to_float
 from ssl_inpaint.runlog import RunLog
@@ -147,12 +147,28 @@ def learning_rate_at(config: FitConfig, step: int) -> float:
 
 def on_device(batch: Batch, runtime: Runtime, channels_last: bool = True) -> Batch:
     """The batch where the network is, in float32: images in [0, 1], features with the values they are cached with."""
-    data = batch.images.to(runtime.device, non_blocking=True)
-    data = to_float(data) if data.dtype == torch.uint8 else data.float()
-    if channels_last and data.ndim == 4:
-        data = data.contiguous(memory_format=torch.channels_last)
-    labels = None if batch.labels is None else batch.labels.to(runtime.device, non_blocking=True)
-    return Batch(data, labels)
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(runtime.device, non_blocking=True)
+
+    def pixels(tensor: Tensor) -> Tensor:
+        data = moved(tensor)
+        data = to_float(data) if data.dtype == torch.uint8 else data.float()
+        return data.contiguous(memory_format=torch.channels_last) if channels_last and data.ndim == 4 else data
+
+    features = batch.features
+    truths = batch.truths
+    return Batch(
+        pixels(batch.images),
+        None if batch.labels is None else moved(batch.labels),
+        None if features is None else {name: pixels(maps) for name, maps in features.items()},
+        batch.sizes,
+        None if truths is None else tuple(_moved(truth, moved) for truth in truths),
+    )
+
+
+def _moved(truth: Truth, moved: Callable[[Tensor], Tensor]) -> Truth:
+    return Truth(*(moved(getattr(truth, field.name)) for field in fields(truth)))
 
 
 def _prepare(player: Player, config: FitConfig, runtime: Runtime) -> None:

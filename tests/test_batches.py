@@ -181,15 +181,17 @@ def test_random_views_are_the_same_for_a_seed_and_differ_between_views(places: I
 
 def test_features_keep_their_labels_and_every_view_is_drawn() -> None:
     features = torch.arange(6).view(6, 1, 1) * 10 + torch.arange(4).view(1, 4, 1)
-    batches = FeatureBatches(features, torch.arange(6) * 10, 4, seed=0)
+    batches = FeatureBatches({"conv1": features, "conv2": -features}, torch.arange(6) * 10, 4, seed=0)
     seen = set()
     for step in range(40):
         batch = batches.at(step)
-        assert batch.images.shape == (4, 1) and batch.labels is not None
-        assert torch.equal(batch.images[:, 0] // 10 * 10, batch.labels)
-        seen |= set(batch.images[:, 0].tolist())
-        again = FeatureBatches(features, torch.arange(6) * 10, 4, seed=0).at(step)
-        assert torch.equal(again.images, batch.images) and torch.equal(again.labels, batch.labels)  # type: ignore[arg-type]
+        assert batch.images.shape == (4, 0) and batch.labels is not None and batch.features is not None
+        drawn = batch.features["conv1"]
+        assert torch.equal(batch.features["conv2"], -drawn)  # the same view of every stage
+        assert torch.equal(drawn[:, 0] // 10 * 10, batch.labels)
+        seen |= set(drawn[:, 0].tolist())
+        again = FeatureBatches({"conv1": features, "conv2": -features}, torch.arange(6) * 10, 4, seed=0).at(step)
+        assert torch.equal(again.features["conv1"], drawn) and torch.equal(again.labels, batch.labels)  # type: ignore[arg-type]
     assert seen == set(features.flatten().tolist())
 
 

@@ -54,10 +54,11 @@ def test_features_are_the_stage_averaged_to_the_grid(
     encoder = tiny_encoder()
     objective = task(facts(size=size), encoder, stage=stage, grid=grid)
     pixels = images(2, size)
-    found = objective.features(pixels)
+    ((name, found),) = objective.features(pixels).items()
+    assert name == (stage or "pool5")
     assert found.shape == (2, *shape)
     torch.testing.assert_close(found.mean(dim=(2, 3)), encoder(pixels)[stage or "pool5"].mean(dim=(2, 3)))
-    assert objective.outputs(found).shape == (2, 3)
+    assert objective.outputs({name: found}).shape == (2, 3)
 
 
 def test_a_grid_cell_is_the_mean_of_its_part_of_the_map() -> None:
@@ -65,7 +66,7 @@ def test_a_grid_cell_is_the_mean_of_its_part_of_the_map() -> None:
     pixels = images(1, 96)
     maps = encoder.eval()(pixels)["pool5"]  # 6 x 6
     expected = torch.stack([maps[..., y : y + 2, x : x + 2].mean(dim=(2, 3)) for y in (0, 2, 4) for x in (0, 2, 4)], 2)
-    torch.testing.assert_close(task(facts(size=96), encoder, grid=3).features(pixels).flatten(2), expected)
+    torch.testing.assert_close(task(facts(size=96), encoder, grid=3).features(pixels)["pool5"].flatten(2), expected)
 
 
 def test_a_frozen_task_optimises_the_head_alone() -> None:
@@ -80,9 +81,9 @@ def test_a_frozen_task_optimises_the_head_alone() -> None:
 def test_a_frozen_task_reads_features_and_leaves_the_encoder_untouched() -> None:
     objective = task(facts(is_frozen=True))
     before = checkpoint.weights_sha256(objective.encoder)
-    cached = objective.features(images(4)).detach()
+    cached = {name: maps.detach() for name, maps in objective.features(images(4)).items()}
     objective.players()["classifier"].module.train()
-    ((_, loss),) = objective.losses(Batch(cached, torch.tensor([0, 1, 2, 0])), torch.Generator())
+    ((_, loss),) = objective.losses(Batch(torch.empty(4, 0), torch.tensor([0, 1, 2, 0]), cached), torch.Generator())
     loss.backward()
     assert all(p.grad is None for p in objective.encoder.parameters())
     assert all(p.grad is not None for p in objective.head.parameters())
@@ -132,11 +133,13 @@ def test_fine_tuning_reaches_the_first_convolution_and_reads_images() -> None:
 
 def test_without_hidden_layers_the_head_is_linear() -> None:
     objective = task(hidden=())
-    features = objective.features(images(3)).detach()
+    features = objective.features(images(3))["pool5"].detach()
     assert sum(p.numel() for p in objective.head.parameters()) == 6 * 2 * 2 * 3 + 3
-    zero = objective.outputs(torch.zeros_like(features))
-    sums = objective.outputs(features[:1] + features[1:2]) + zero[:1]
-    torch.testing.assert_close(sums, objective.outputs(features[:1]) + objective.outputs(features[1:2]))
+    zero = objective.outputs({"pool5": torch.zeros_like(features)})
+    sums = objective.outputs({"pool5": features[:1] + features[1:2]}) + zero[:1]
+    torch.testing.assert_close(
+        sums, objective.outputs({"pool5": features[:1]}) + objective.outputs({"pool5": features[1:2]})
+    )
 
 
 def test_the_papers_head_is_fc6_to_fc8() -> None:
@@ -153,18 +156,22 @@ def test_standardised_features_train_alike_at_any_scale() -> None:
     objective = task(standardize=True)
     objective.head.train()
     features = torch.rand(8, 6, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(objective.outputs(features), objective.outputs(1000 * features), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(
+        objective.outputs({"pool5": features}), objective.outputs({"pool5": 1000 * features}), rtol=1e-2, atol=1e-3
+    )
 
 
 def test_losses_are_cross_entropies() -> None:
     features, labels = torch.rand(4, 6, 2, 2), torch.tensor([2, 1, 0, 1])
     objective = task()
-    ((_, loss),) = objective.losses(Batch(features, labels), torch.Generator())
-    torch.testing.assert_close(loss, functional.cross_entropy(objective.outputs(features), labels))
+    ((_, loss),) = objective.losses(Batch(torch.empty(len(labels), 0), labels, {"pool5": features}), torch.Generator())
+    torch.testing.assert_close(loss, functional.cross_entropy(objective.outputs({"pool5": features}), labels))
     objective = task(facts(is_multilabel=True))
     several = torch.tensor([[1, 0, 255], [0, 0, 1], [1, 1, 0], [255, 255, 255]])
-    ((_, loss),) = objective.losses(Batch(features, several), torch.Generator())
-    logits, counted = objective.outputs(features), several != 255
+    ((_, loss),) = objective.losses(
+        Batch(torch.empty(len(several), 0), several, {"pool5": features}), torch.Generator()
+    )
+    logits, counted = objective.outputs({"pool5": features}), several != 255
     expected = functional.binary_cross_entropy_with_logits(logits[counted], several[counted].float())
     torch.testing.assert_close(loss, expected)
 
@@ -210,16 +217,18 @@ def test_a_batch_without_labels_is_the_callers_fault() -> None:
 def test_a_head_learns_what_a_stage_can_tell_apart() -> None:
     bright, dark = images(16) * 0.3 + 0.7, images(16, seed=1) * 0.3
     objective = task(standardize=True, hidden=())
-    features = objective.features(torch.cat([bright, dark])).detach()
+    features = objective.features(torch.cat([bright, dark]))[objective.stage].detach()
     labels = torch.tensor([0] * 16 + [1] * 16)
     player = objective.players()["classifier"]
     optimizer = torch.optim.SGD([p for group in player.groups for p in group.parameters], 0.1)
     player.module.train()
     for _ in range(20):
-        ((_, loss),) = objective.losses(Batch(features, labels), torch.Generator())
+        ((_, loss),) = objective.losses(
+            Batch(torch.empty(len(labels), 0), labels, {"pool5": features}), torch.Generator()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     player.module.eval()
-    found = objective.score(objective.outputs(features).detach().numpy(), labels.numpy())
+    found = objective.score(objective.outputs({"pool5": features}).detach().numpy(), labels.numpy())
     assert found["accuracy"] == 1.0

@@ -17,6 +17,7 @@ from ssl_inpaint.data.listing import PARTS_OF_SPLIT, find_images, part_by_hash
 from ssl_inpaint.data.sources import ArrayImages, FileImages, decode, open_image
 from ssl_inpaint.data.specs import open_data
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.data import describe_data
 
 RAMP = np.linspace(0, 255, 12 * 9 * 3).reshape(9, 12, 3).astype(np.uint8)
 
@@ -541,6 +542,47 @@ def test_unknown_splits_and_settings_are_refused(tmp_path: Path) -> None:
         open_data(str(tmp_path), "train", {"fraction": "0.1"})
     with pytest.raises(UsageError, match="below 1"):
         open_data(str(tmp_path), "train", {"test_fraction": "0.95"})
+
+
+@pytest.mark.parametrize("layout", ["tinyimagenet", "three", "folder"])
+def test_needing_masks_or_objects_changes_nothing_where_there_are_none(layout: str, tmp_path: Path) -> None:
+    LAYOUTS[layout][0](tmp_path)
+    plain = open_data(str(tmp_path), "train")
+    for needs in ("objects", "masks"):
+        found = open_data(str(tmp_path), "train", needs=needs)  # type: ignore[arg-type]
+        assert names(found) == names(plain) and found.masks is None and found.objects is None
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
+    three_splits(tmp_path)
+    put_image(tmp_path / "validation" / "cat" / "1.png")
+    with pytest.raises(UsageError, match="holds valid and validation, both of them for val: keep one"):
+        open_data(f"imagefolder:{tmp_path}", "train")
+
+
+def test_masks_are_described_beside_what_is_read_without_them(tmp_path: Path) -> None:
+    put_voc(tmp_path)
+    assert describe_data(str(tmp_path))[-1].startswith("masks     - (")
+    root = tmp_path / "VOCdevkit" / "VOC2007"
+    (root / "ImageSets" / "Segmentation").mkdir()
+    for part, name in {"train": "000001", "val": "000021", "test": "000041"}.items():
+        (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text(f"{name}\n")
+        (root / "SegmentationClass").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((9, 12), np.uint8)).save(root / "SegmentationClass" / f"{name}.png")
+    lines = describe_data(str(tmp_path))
+    assert lines[1].startswith("train     20 images, ") and "masks" not in lines[1]
+    assert lines[-1].startswith("masks     1 train, 1 val, 1 test; 21 classes: background, aeroplane, ")
+
+
+def test_folders_of_masks_are_described(tmp_path: Path) -> None:
+    for i in range(24):
+        put_image(tmp_path / "images" / f"{i}.png", i)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.full((9, 12), i % 2, np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    lines = describe_data(str(tmp_path))
+    assert lines[0] == f"maskfolder:{tmp_path.name}: 2 mask classes: 0, 1"
+    count = len(open_data(str(tmp_path), "train").images)
+    assert lines[1] == f"train     {count} images, {count} masks" and len(lines) == 5
 
 
 # Silhouettes

@@ -84,7 +84,7 @@ def _contents() -> dict[str, str]:
     for name in PROTOCOLS:
         protocol = _protocol(name)
         head = config.check(catalog.load("transfer", protocol.task).Config, "head", protocol.head)
-        contents[protocol.label] = config.hash_of(protocol.model_copy(update={"head": {}}), head)
+        contents[protocol.label] = config.hash_of(protocol.model_copy(update={"head": {}}).identity(), head)
     return contents
 
 

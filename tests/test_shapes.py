@@ -9,10 +9,11 @@ from PIL import Image
 from ssl_inpaint import config as settings
 from ssl_inpaint.data import scene_silhouettes, scene_surfaces, shapes
 from ssl_inpaint.data.scene_backgrounds import TEST_COLUMNS, TRAIN_COLUMNS, piece
-from ssl_inpaint.data.scene_files import presence, voc_palette
+from ssl_inpaint.data.scene_files import presence
 from ssl_inpaint.data.scene_objects import CLASSES, KINDS
 from ssl_inpaint.data.scenes import VOID, Look, SceneObject, render
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.images import voc_palette
 
 SMALL = shapes.Config(train=10, val=3, test=4, size=96)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl_inpaint.core import Split
 from ssl_inpaint.data import folder
-from ssl_inpaint.data.listing import folder_name
+from ssl_inpaint.data.listing import folder_name, some_of, text_lines
 from ssl_inpaint.errors import UsageError
 
 SUFFIXES = (".txt", ".lst")
@@ -33,7 +33,7 @@ def build(path: Path | None, split: str, config: Config) -> Split:
     if missing:
         raise UsageError(
             f"{len(missing)} of the {len(names)} images in {path.name} do not exist below {root}: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; move the list or mend its paths."
+            f"{some_of(missing)}; move the list or mend its paths."
         )
     return folder.unlabelled(f"filelist:{folder_name(path)}", root, names, split, config)
 
@@ -44,11 +44,7 @@ def recognises(path: Path) -> bool:
 
 
 def _listed(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read {path} as UTF-8 text: {error}.") from None
-    names = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    names = list(dict.fromkeys(line for line in text_lines(path) if not line.startswith("#")))
     if not names:
         raise UsageError(f"{path} lists no images: write one image path a line.")
     return names

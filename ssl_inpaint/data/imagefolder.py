@@ -16,14 +16,14 @@ from ssl_inpaint.data.listing import (
     holds_images,
     holds_images_below,
     part_by_hash,
+    part_folders,
     parts_of,
     require_folder,
+    shares_of,
     subfolders,
 )
 from ssl_inpaint.data.sources import FileImages
 from ssl_inpaint.errors import UsageError
-
-PART_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class Config(Settings):
@@ -65,31 +65,16 @@ def recognises(path: Path) -> bool:
     """True for a folder with train/CLASS/images, or with two or more CLASS/images and nothing loose."""
     if not path.is_dir() or holds_images(path):
         return False
-    split_folders = _split_folders(path)
+    split_folders = part_folders(path)
     holder = path / split_folders["train"] if "train" in split_folders else path
     return sum(holds_images(holder / name) for name in subfolders(holder)) >= (2 if holder == path else 1)
 
 
-def _split_folders(root: Path) -> dict[str, str]:
-    """train, val and test to the folder's own name, where there is one."""
-    return {PART_OF_FOLDER[name.lower()]: name for name in subfolders(root) if name.lower() in PART_OF_FOLDER}
-
-
 def _sources(root: Path, config: Config) -> list[_Source]:
-    folders = _split_folders(root)
+    folders = part_folders(root)
     _refuse_mixtures(root, folders)
-    val, test = config.val_fraction, config.test_fraction
-    if not folders:
-        return [_Source(root, val, test)]
-    if "train" not in folders:
-        raise UsageError(f"{root} has no folder train beside {', '.join(sorted(folders.values()))}: add it.")
-    shares = {
-        ("train",): {"train": (val, test)},
-        ("test", "train"): {"train": (val, 0.0), "test": (0.0, 1.0)},
-        ("train", "val"): {"train": (val, 0.0), "val": (0.0, 1.0)},  # val serves as test
-        ("test", "train", "val"): {"train": (0.0, 0.0), "val": (1.0, 0.0), "test": (0.0, 1.0)},
-    }[tuple(sorted(folders))]
-    return [_Source(root / folders[part], *fractions) for part, fractions in shares.items()]
+    shares = shares_of(root, folders, config.val_fraction, config.test_fraction)
+    return [_Source(root / folders.get(part, ""), *fractions) for part, fractions in shares.items()]
 
 
 def _refuse_mixtures(root: Path, folders: dict[str, str]) -> None:

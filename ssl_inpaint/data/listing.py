@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ssl_inpaint.errors import UsageError, unknown_name
@@ -22,6 +22,7 @@ PARTS_OF_SPLIT = {
     "pretrain": frozenset({"train", "val"}),  # all that pretraining may read: never test
     "test": frozenset({"test"}),
 }
+PART_OF_FOLDER = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def find_images(folder: Path) -> list[str]:
@@ -84,6 +85,54 @@ def part_by_hash(name: str, val_fraction: float, test_fraction: float) -> str:
     if share < test_fraction:
         return "test"
     return "val" if share < test_fraction + val_fraction else "train"
+
+
+def part_folders(root: Path) -> dict[str, str]:
+    """train, val and test to the name of the folder in `root` that holds each, where there is one.
+
+    UsageError where two folders are the same part.
+    """
+    found: dict[str, str] = {}
+    for name in subfolders(root):
+        part = PART_OF_FOLDER.get(name.lower())
+        if part in found:
+            raise UsageError(f"{root} holds {found[part]} and {name}, both of them for {part}: keep one of them.")
+        if part:
+            found[part] = name
+    return found
+
+
+def shares_of(root: Path, there: Mapping[str, str], val: float, test: float) -> dict[str, tuple[float, float]]:
+    """Which shares of each part that lies ready in `root` are read as val and as test, for `part_by_hash`.
+
+    `there` is part to the name of its folder or file. With no parts, "" stands for all images, and `val` and `test` of
+    them are held out. Without test, val serves as test; then, and without val, `val` of train is held out as val.
+    UsageError where train is missing.
+    """
+    if not there:
+        return {"": (val, test)}
+    if "train" not in there:
+        raise UsageError(f"{root} has no train beside {', '.join(sorted(there.values()))}: add it.")
+    return {
+        ("train",): {"train": (val, test)},
+        ("test", "train"): {"train": (val, 0.0), "test": (0.0, 1.0)},
+        ("train", "val"): {"train": (val, 0.0), "val": (0.0, 1.0)},  # val serves as test
+        ("test", "train", "val"): {"train": (0.0, 0.0), "val": (1.0, 0.0), "test": (0.0, 1.0)},
+    }[tuple(sorted(there))]
+
+
+def text_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 text file that are not blank, without the space around them; UsageError if unreadable."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read {file} as UTF-8 text: {error}.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def some_of(names: list[str]) -> str:
+    """The first three names, for a message."""
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 def name_bytes(name: str) -> bytes:

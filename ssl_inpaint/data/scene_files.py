@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
-
 from ssl_inpaint.data.scene_objects import CLASSES
 from ssl_inpaint.data.scenes import Scene, SceneObject
+from ssl_inpaint.images import voc_palette
 
 YEAR = "2007"
 FOLDERS = (
@@ -60,17 +59,6 @@ def presence(objects: Sequence[SceneObject], label: int) -> int:
     if not found:
         return -1
     return 0 if all(found) else 1
-
-
-def voc_palette() -> np.ndarray:
-    """256 x 3 uint8: the colours of VOC's masks, each bit of a class number set in turn in red, green and blue."""
-    numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for place in range(8):
-        for channel in range(3):
-            bit = (numbers >> (3 * place + channel)) & 1
-            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
-    return colours
 
 
 def _annotation(name: str, scene: Scene) -> ElementTree.Element:

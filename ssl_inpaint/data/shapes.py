@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from ssl_inpaint.data.scene_files import FOLDERS, YEAR, write_scene, write_sets
 from ssl_inpaint.data.scene_objects import CLASSES
 from ssl_inpaint.data.scenes import SPLITS, Look, SceneObject, render
 from ssl_inpaint.data.voc import read_voc
+from ssl_inpaint.data.voc_masks import BACKGROUND, class_masks
 from ssl_inpaint.errors import UsageError
 
 DRAWING = 1  # raised whenever the same Config draws other pixels, so that no stale cache is read
@@ -53,7 +55,10 @@ def build(path: Path | None, split: str, config: Config) -> Split:
     devkit = (_cached(config) if path is None else path) / DEVKIT
     if not devkit.is_dir():
         raise UsageError(f"There is no {DEVKIT} in {path}: make it with 'ssl-inpaint data make-shapes'.")
-    return read_voc(devkit, YEAR, split, "shapes", CLASSES)
+    found = read_voc(devkit, YEAR, split, "shapes", CLASSES)
+    names = [Path(found.images.name(i)).stem for i in range(len(found.images))]
+    masks = class_masks(devkit / f"VOC{YEAR}", [f"SegmentationClass/{name}.png" for name in names], CLASSES)
+    return replace(found, masks=masks, mask_classes=(BACKGROUND, *CLASSES))
 
 
 def recognises(path: Path) -> bool:

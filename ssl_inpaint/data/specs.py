@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Literal
 
 from ssl_inpaint import catalog
 from ssl_inpaint.config import Settings, override
 from ssl_inpaint.core import Split
-from ssl_inpaint.data import filelist, folder, imagefolder, shapes, tinyimagenet, torchvision, voc2007, voc2012
+from ssl_inpaint.data import (
+    coco,
+    filelist,
+    folder,
+    imagefolder,
+    maskfolder,
+    shapes,
+    tinyimagenet,
+    torchvision,
+    voc2007,
+    voc2012,
+)
 from ssl_inpaint.data.listing import parts_of
 from ssl_inpaint.errors import UsageError, unknown_name
 
@@ -19,25 +31,43 @@ BARE_PATH_ORDER: Mapping[str, ModuleType] = MappingProxyType(  # the first that 
         "voc2007": voc2007,
         "voc2012": voc2012,
         "tinyimagenet": tinyimagenet,
+        "coco": coco,
+        "maskfolder": maskfolder,
         "imagefolder": imagefolder,
         "filelist": filelist,
         "folder": folder,
     }
 )
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+Needs = Literal["labels", "objects", "masks"]
 
 
-def open_data(spec: str, split: str, settings: Mapping[str, str] = NO_SETTINGS) -> Split:
+def open_data(spec: str, split: str, settings: Mapping[str, str] = NO_SETTINGS, needs: Needs = "labels") -> Split:
     """The split (train, val, trainval, test or pretrain) of the data set that `spec` names.
 
     `spec` is NAME:PATH, a NAME that needs no path, a torchvision set as NAME, NAME:ROOT or torchvision:NAME:ROOT, or a
-    path alone, recognised by its layout: `Split.dataset` says as what. UsageError for all that does not exist.
+    path alone, recognised by its layout: `Split.dataset` says as what. `needs` chooses among the images of data sets
+    of which only some have masks; whether the split has what is needed is for the caller to see. UsageError for all
+    that does not exist.
     """
     parts_of(split)
     name, path, config = _resolved(spec)
     part = catalog.load("data", name)
-    found: Split = part.build(path, split, override(config or part.Config(), "data", settings))
+    config = config or part.Config()
+    if needs == "masks" and _chooses_masks(config):
+        settings = {"masks": "true", **settings}
+    found: Split = part.build(path, split, override(config, "data", settings))
     return found
+
+
+def chooses_masks(spec: str) -> bool:
+    """True where the data set has other images, or slower ones, for `needs` "masks" than for anything else."""
+    name, _, config = _resolved(spec)
+    return _chooses_masks(config or catalog.load("data", name).Config())
+
+
+def _chooses_masks(config: Settings) -> bool:
+    return isinstance(getattr(config, "masks", None), bool)
 
 
 def _resolved(spec: str) -> tuple[str, Path | None, Settings | None]:

@@ -52,10 +52,13 @@ class ImageStore:
         flat = self.pixels[self.pieces[position]]
         return flat[offset : offset + height * width * 3].reshape(height, width, 3)
 
+    def kept_box(self, position: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what the store keeps of the image, in pixels of the file."""
+        return store_files.kept_box(int(self.original_widths[position]), int(self.original_heights[position]))
+
     def boxes(self, position: int, boxes: np.ndarray) -> np.ndarray:
         """Boxes M x 4 of the original file (x1 y1 x2 y2) in pixels of the store, clipped to the image."""
-        width, height = int(self.original_widths[position]), int(self.original_heights[position])
-        left, top, right, bottom = store_files.kept_box(width, height)
+        left, top, right, bottom = self.kept_box(position)
         size = np.array([self.widths[position], self.heights[position]] * 2, np.float32)
         scaled = (boxes - np.array([left, top, left, top], np.float32)) * size
         scaled /= np.array([right - left, bottom - top] * 2, np.float32)

@@ -55,16 +55,7 @@ class AlexNet(Encoder):
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.response = nn.LocalResponseNorm(5, 1e-4, 0.75) if config.normalization == "lrn" else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.stages = {
-            "conv1": Stage(c1, stride),
-            "pool1": Stage(c1, stride * 2),
-            "conv2": Stage(c2, stride * 2),
-            "pool2": Stage(c2, stride * 4),
-            "conv3": Stage(c3, stride * 4),
-            "conv4": Stage(c4, stride * 4),
-            "conv5": Stage(c5, stride * 4),
-            "pool5": Stage(c5, stride * 8),
-        }
+        self.stages = alexnet_stages((c1, c2, c3, c4, c5), stride, kernel / 2 - padding)
         initialise(self, config.initial_deviation)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -83,6 +74,21 @@ class AlexNet(Encoder):
     def _convolve(self, maps: Tensor, index: int) -> Tensor:
         convolution = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)[index]
         return torch.relu(self.norms[index](convolution(maps)))
+
+
+def alexnet_stages(channels: tuple[int, int, int, int, int], stride: int, first: float) -> dict[str, Stage]:
+    """The eight stages of an AlexNet whose conv1 has that stride and looks at `first` with its first cell.
+
+    Pooling is 3 x 3 / 2 without padding: the first cell of its map looks where the second cell before it looked.
+    """
+    found = {}
+    for name, width in zip(
+        ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5"), (0, 0, 1, 1, 2, 3, 4, 4), strict=True
+    ):
+        if name.startswith("pool"):
+            first, stride = first + stride, 2 * stride
+        found[name] = Stage(channels[width], stride, first)
+    return found
 
 
 def initialise(network: nn.Module, deviation: float | None) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ssl_inpaint.config import Settings
-from ssl_inpaint.core import Encoder, Stage
+from ssl_inpaint.core import Encoder
+from ssl_inpaint.encoders.alexnet import alexnet_stages
 from ssl_inpaint.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 # Position of each stage's last layer in torchvision's `features`; the layers that work in place are these themselves.
@@ -41,10 +42,7 @@ class TorchvisionAlexNet(Encoder):
         self.features = alexnet(weights="IMAGENET1K_V1" if config.pretrained else None).features
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
-        channels = {"conv1": 64, "pool1": 64, "conv2": 192, "pool2": 192, "conv3": 384, "conv4": 256}
-        strides = {"conv1": 4, "pool1": 8, "conv2": 8}
-        names = _LAST_LAYER
-        self.stages = {n: Stage(channels.get(n, 256), strides.get(n, 32 if n == "pool5" else 16)) for n in names}
+        self.stages = alexnet_stages((64, 192, 384, 256, 256), 4, 11 / 2 - 2)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """B x 3 x H x W in [0, 1] to the eight stages."""

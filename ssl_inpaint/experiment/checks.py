@@ -22,16 +22,21 @@ def refuse_used(folder: Path) -> None:
         raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")
 
 
-def refuse_size(encoder: Encoder, name: str, size: int) -> None:
-    """UsageError where the encoder cannot take square crops of that many pixels a side."""
+def refuse_size(encoder: Encoder, name: str, setting: str, size: int, is_square: bool = True) -> None:
+    """UsageError where the encoder cannot take images of that many pixels a side; or not square, of that short side."""
     if size < encoder.smallest_input:
-        raise UsageError(f"crops.size = {size}: encoder '{name}' takes {encoder.smallest_input} pixels or more.")
+        raise UsageError(f"{setting} = {size}: encoder '{name}' takes {encoder.smallest_input} pixels or more.")
+    if not is_square and getattr(encoder, "is_fixed", False):
+        raise UsageError(
+            f"Encoder '{name}' takes square images of {encoder.smallest_input} pixels only and this task shows whole "
+            "images of any shape: choose another encoder, such as timm:resnet18."
+        )
     try:
         with torch.no_grad():
-            encoder.eval()(torch.zeros(1, 3, size, size))
+            encoder.eval()(torch.zeros(1, 3, size, size if is_square else size + size // 3))
     except (AssertionError, RuntimeError) as error:  # a library's network that says no smallest size of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"crops.size = {size}: encoder '{name}' does not take it ({reason}).") from None
+        raise UsageError(f"{setting} = {size}: encoder '{name}' does not take it ({reason}).") from None
 
 
 def refuse_lone_images(objective: Objective, batch_size: int) -> None:

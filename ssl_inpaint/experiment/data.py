@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ssl_inpaint.core import Split
-from ssl_inpaint.data.specs import open_data
-from ssl_inpaint.data.store import ImageStore, join, open_store
+from ssl_inpaint.data.specs import chooses_masks, open_data
+from ssl_inpaint.data.store import ImageStore, open_store
 from ssl_inpaint.errors import UsageError
 
 NAMED_CLASSES = 30  # in a line for a person
@@ -56,11 +56,6 @@ def open_labelled(spec: str, split: str, settings: Mapping[str, str], store_size
     return examples, torch.from_numpy(found.labels[examples.store.kept])
 
 
-def joined(parts: Sequence[tuple[Examples, Tensor]]) -> tuple[ImageStore, Tensor]:
-    """Several labelled splits as one."""
-    return join([examples.store for examples, _ in parts]), torch.cat([labels for _, labels in parts])
-
-
 def _decoded(found: Split, store_size: int) -> Examples:
     store = open_store(found.images, store_size)
     labels = None if found.labels is None else torch.from_numpy(found.labels[store.kept])
@@ -68,7 +63,7 @@ def _decoded(found: Split, store_size: int) -> Examples:
 
 
 def describe_data(spec: str) -> list[str]:
-    """What is at a data spec, in lines for a person: its name, then images, classes and boxes of every split."""
+    """What is at a data spec, in lines for a person: its name and classes, then what each split holds."""
     lines = []
     for name in ("train", "val", "test", "pretrain"):
         try:
@@ -81,13 +76,35 @@ def describe_data(spec: str) -> list[str]:
         if not lines or name == "train":
             lines.insert(0, f"{split.dataset}: {_classes_of(split)}")
         boxes = "" if split.objects is None else f", {sum(len(o.boxes) for o in split.objects)} boxes"
-        lines.append(f"{name:<9} {len(split.images)} images{boxes}")
-    return lines
+        masks = "" if split.masks is None else f", {len(split.masks)} masks"
+        lines.append(f"{name:<9} {len(split.images)} images{boxes}{masks}")
+    return [*lines, *_chosen_masks(spec)]
+
+
+def _chosen_masks(spec: str) -> list[str]:
+    """A line on the masks of data sets that are asked for them."""
+    if not chooses_masks(spec):
+        return []
+    counts, named = [], ""
+    for name in ("train", "val", "test"):
+        try:
+            split = open_data(spec, name, needs="masks")
+        except UsageError as error:
+            return [f"masks     - ({error})"]
+        if split.masks is None:
+            return []
+        counts.append(f"{len(split.masks)} {name}")
+        named = named or f"{len(split.mask_classes)} classes: {_listed(split.mask_classes)}"
+    return [f"masks     {', '.join(counts)}; {named}"]
 
 
 def _classes_of(split: Split) -> str:
+    masks = f"{len(split.mask_classes)} mask classes: {_listed(split.mask_classes)}" if split.masks is not None else ""
     if split.labels is None:
-        return "no labels"
-    more = ", ..." if len(split.classes) > NAMED_CLASSES else ""
+        return masks or "no labels"
     several = ", several an image" if split.is_multilabel else ""
-    return f"{len(split.classes)} classes{several}: {', '.join(split.classes[:NAMED_CLASSES])}{more}"
+    return f"{len(split.classes)} classes{several}: {_listed(split.classes)}{masks and f'; {masks}'}"
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return f"{', '.join(classes[:NAMED_CLASSES])}{', ...' if len(classes) > NAMED_CLASSES else ''}"

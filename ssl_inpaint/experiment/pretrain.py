@@ -89,7 +89,7 @@ def pretrain(
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
     encoder, blank = checkpoint.build_encoder(plan.encoder, plan.encoder_settings, plan.seed)
-    refuse_size(encoder, plan.encoder, plan.crops.size)
+    refuse_size(encoder, plan.encoder, "crops.size", plan.crops.size)
     examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
     facts = _facts(plan, examples)
     with seeded(seed_for(plan.seed, "pretext")):

@@ -17,6 +17,8 @@ from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, open_runtime
 
 PRETEXTS = ("inpainting", "autoencoder", "supervised")
+TASKS = {"cls": "classification", "det": "detection", "seg": "segmentation"}
+PREDICTED = ("det", "seg")  # whose predictions are kept
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class _Size:
     """How much is run."""
 
     recipe: str
-    protocol: str
+    protocols: str  # their names begin so: quick_cls, quick_det, quick_seg
+    rows: Mapping[str, tuple[str, ...]]  # which are measured, by task
     modes: tuple[str, ...] = ("frozen",)
     seeds: int = 1
     data: str = "shapes"
@@ -33,8 +36,17 @@ class _Size:
     retrieval: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-MINUTES = _Size("quick", "quick_cls", retrieval={"retrieval": {"gallery": "2000"}})
-FULL = _Size("compact", "compact_cls", ("frozen", "finetune"), seeds=3, pretraining={"train": {"steps": "1500"}})
+ALL = ("random", *PRETEXTS)
+SOME = ("random", "inpainting", "supervised")  # the rows without which the others say little
+MINUTES = _Size("quick", "quick", {"cls": ALL, "det": SOME, "seg": SOME}, retrieval={"retrieval": {"gallery": "2000"}})
+FULL = _Size(
+    "compact",
+    "compact",
+    dict.fromkeys(TASKS, ALL),
+    ("frozen", "finetune"),
+    seeds=3,
+    pretraining={"train": {"steps": "1500"}},
+)
 
 
 def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
@@ -59,7 +71,8 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
         "encoder": ours / checkpoint.ENCODER_FILE,
         "what it fills in": ours / "samples",
         "neighbours": output / "runs" / f"nn-retrieval-{seed}",
-        "classification": _draw(measured, size.modes[-1], results / "classification.png"),
+        **{TASKS[task]: _draw(measured, task, size.modes[-1], results / f"{TASKS[task]}.png") for task in size.rows},
+        **{f"predictions, {task}": _predictions(output / "runs", task, size, seed) for task in PREDICTED},
         "ledger": ledger.path,
         **{f"tables, {path.suffix[1:]}": path for path in written},
     }
@@ -67,20 +80,21 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
 
 
 def _run_all(runs: Path, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
-    total = size.seeds * (len(PRETEXTS) + (len(PRETEXTS) + 1) * len(size.modes)) + 1
+    measured = sum(map(len, size.rows.values())) * len(size.modes)
+    total = size.seeds * (len(PRETEXTS) + measured) + 1
     steps = iter(range(1, total + 1))
     for one in range(seed, seed + size.seeds):
         trained = {pretext: str(_run(runs, pretext, one)) for pretext in PRETEXTS}
         for pretext in PRETEXTS:
             progress.say(f"[{next(steps)}/{total}] pretrain {pretext}, seed {one}")
             _pretrain(runs, pretext, size, one, runtime, ledger)
-        for mode in size.modes:
-            for name, source in {"random": f"random:{trained['inpainting']}", **trained}.items():
-                progress.say(f"[{next(steps)}/{total}] transfer {name}, {mode}, seed {one}")
-                _transfer(runs / f"cls-{mode}-{name}-{one}", source, mode, size, one, runtime, ledger)
+        sources = {"random": f"random:{trained['inpainting']}", **trained}
+        for task, mode, name in ((t, m, n) for t, names in size.rows.items() for m in size.modes for n in names):
+            progress.say(f"[{next(steps)}/{total}] transfer {name}, {task}, {mode}, seed {one}")
+            _transfer(_transferred(runs, task, mode, name, one), sources[name], task, mode, size, one, runtime, ledger)
     progress.say(f"[{next(steps)}/{total}] nearest neighbours")
-    sources = [str(_run(runs, pretext, seed)) for pretext in PRETEXTS]
-    _retrieve(runs / f"nn-retrieval-{seed}", sources, size, seed, runtime, ledger)
+    described = [str(_run(runs, pretext, seed)) for pretext in PRETEXTS]
+    _retrieve(runs / f"nn-retrieval-{seed}", described, size, seed, runtime, ledger)
 
 
 def _run(runs: Path, pretext: str, seed: int) -> Path:
@@ -95,8 +109,21 @@ def _pretrain(runs: Path, pretext: str, size: _Size, seed: int, runtime: Runtime
     pretrain.pretrain(plan, folder, runtime, ledger, resume=(folder / PLAN_FILE).exists())
 
 
-def _transfer(folder: Path, source: str, mode: str, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
-    plan = transfer.plan_transfer(size.data, source, "cls", mode, size.protocol, size.transfer, seed)
+def _transferred(runs: Path, task: str, mode: str, name: str, seed: int) -> Path:
+    return runs / f"{task}-{mode}-{name}-{seed}"
+
+
+def _predictions(runs: Path, task: str, size: _Size, seed: int) -> Path:
+    return _transferred(runs, task, size.modes[-1], "inpainting", seed) / transfer.PREDICTIONS / "gallery.png"
+
+
+def _transfer(
+    folder: Path, source: str, task: str, mode: str, size: _Size, seed: int, runtime: Runtime, ledger: Ledger
+) -> None:
+    protocol = f"{size.protocols}_{task}"
+    plan = transfer.plan_transfer(
+        size.data, source, task, mode, protocol, size.transfer, seed, has_predictions=task in PREDICTED
+    )
     if _is_finished(folder, plan, transfer.SCORES_FILE):
         return
     transfer.transfer(plan, folder, runtime, ledger, resume=(folder / PLAN_FILE).exists())
@@ -119,8 +146,9 @@ def _is_finished(folder: Path, plan: Settings, last_file: str) -> bool:
     return (folder / last_file).exists()
 
 
-def _draw(measured: Sequence[Record], mode: str, path: Path) -> Path:
-    shown = [record for record in measured if record.task == "cls" and record.mode == mode]
+def _draw(measured: Sequence[Record], task: str, mode: str, path: Path) -> Path:
+    of_task = [record for record in measured if record.task == task and record.mode == mode]
+    shown = [record for record in of_task if record.metric not in cells.FURTHER.get(task, ())]
     rows = cells.measured_cells(shown).sort_values("mean")
     bars = [
         figures.Bar(row["method"], row["mean"], row["std"] if row["n_seeds"] > 1 else None, _kind(row))

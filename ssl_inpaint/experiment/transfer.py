@@ -9,16 +9,25 @@ from pathlib import Path
 
 from ssl_inpaint import catalog, checkpoint, config, files, records
 from ssl_inpaint.checkpoint import Card
+from ssl_inpaint.core import Encoder
 from ssl_inpaint.errors import UsageError, unknown_name
 from ssl_inpaint.experiment.checks import refuse_size, refuse_used
-from ssl_inpaint.experiment.data import Examples, open_labelled
+from ssl_inpaint.experiment.crop_feed import CropFeed
+from ssl_inpaint.experiment.feeds import Feed, Part
 from ssl_inpaint.experiment.probe import Probe
+from ssl_inpaint.experiment.scene_feed import SceneFeed
 from ssl_inpaint.plans import PLAN_FILE, Protocol, TransferPlan
 from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed
 
 SCORES_FILE = "scores.json"  # written last: a run with it is finished
-OPEN_TO_SET = ("test_views", "cached_views", "learning_rates")  # of the protocol itself; its parts are set by theirs
+PREDICTIONS = "predictions"  # the folder of what was predicted on test, where it was asked for
+OPEN_TO_SET = (
+    "test_views",
+    "cached_views",
+    "learning_rates",
+    "rescale",
+)  # of the protocol itself; its parts are set by theirs
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,24 @@ class Transferred:
 
 
 def plan_transfer(
-    data: str, source: str, task: str, mode: str, protocol: str, settings: Mapping[str, Mapping[str, str]], seed: int
+    data: str,
+    source: str,
+    task: str,
+    mode: str,
+    protocol: str | None,
+    settings: Mapping[str, Mapping[str, str]],
+    seed: int,
+    has_predictions: bool = False,
 ) -> TransferPlan:
     """A complete plan from names and `--set` values; a changed setting marks the protocol's label.
 
-    With a frozen encoder, `train.learning_rate` takes the place of the learning rates that would have been tried.
+    Without a protocol it is compact_<task>. With a frozen encoder, `train.learning_rate` takes the place of the
+    learning rates that would have been tried.
     """
-    config.refuse_unknown_parts(settings, ("data", "encoder", "head", "crops", "train", "protocol", "run"))
-    base: Protocol = catalog.load("protocols", protocol).build()
-    if base.task != task:
-        raise UsageError(f"Protocol '{protocol}' is for task '{base.task}' and '{task}' was asked for: choose another.")
+    base = _protocol(protocol or f"compact_{task}", task)
+    shown = "crops" if base.scenes is None else "scenes"
+    own_parts = [shown, *(["proposals"] if base.proposals else [])]
+    config.refuse_unknown_parts(settings, ("data", "encoder", "head", *own_parts, "train", "protocol", "run"))
     module = catalog.load("transfer", task)
     plain_head = config.check(module.Config, "head", base.head)
     head = config.override(plain_head, "head", settings.get("head", {}))
@@ -49,7 +66,7 @@ def plan_transfer(
     changed = config.override(base, "protocol", _own_settings(settings, mode)).model_copy(
         update={
             "head": head.model_dump(mode="json"),
-            "crops": config.override(base.crops, "crops", settings.get("crops", {})),
+            **{part: config.override(getattr(base, part), part, settings.get(part, {})) for part in own_parts},
             loop: config.override(getattr(base, loop), "train", settings.get("train", {})),
         }
     )
@@ -66,6 +83,7 @@ def plan_transfer(
             "protocol": changed,
             "protocol_label": base.label if changed == plain else f"{base.label} (changed)",
             "seed": seed,
+            "has_predictions": has_predictions,
         },
     )
 
@@ -89,26 +107,48 @@ def transfer(
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
     encoder, card = checkpoint.open_encoder(plan.source, plan.encoder_settings, plan.seed)
-    crops = plan.protocol.crops
-    refuse_size(encoder, card.encoder, crops.size)
-    parts = {
-        name: open_labelled(plan.data, name, plan.data_settings, crops.store_size) for name in ("train", "val", "test")
-    }
-    test = parts.pop("test")  # decoded, so that what is missing or broken shows at once; kept from all choices
-    probe = Probe(plan, folder, encoder.to(runtime.device), card, parts, runtime, resume, workers)
+    _refuse_sizes(encoder, card, plan.protocol)
+    feed = _feed(plan, runtime)
+    test = feed.open("test")  # decoded, so that what is missing or broken shows at once; kept from all choices
+    probe = Probe(plan, folder, encoder.to(runtime.device), card, feed, runtime, resume, workers)
     with claimed(folder):
         if not resume:
             refuse_used(folder)  # again: another process may have used it meanwhile
         files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
         rate = probe.tune()
-        scores, fit_seconds = probe.measure(rate, test)
+        scores, fit_seconds = probe.measure(rate, test, folder / PREDICTIONS if plan.has_predictions else None)
         seconds = time.monotonic() - began
-        made = _records(plan, card, probe, test[0], scores, fit_seconds, workers)
+        made = _records(plan, probe, test, scores, fit_seconds)
         if ledger is not None:
             ledger.add(made)
         summary = {"learning_rate": rate, "scores": scores, "tuning": probe.tuning, "seconds": round(seconds, 1)}
         files.write_json(folder / SCORES_FILE, {"schema": 1, **summary})
     return Transferred(folder, scores, made, rate)
+
+
+def _protocol(name: str, task: str) -> Protocol:
+    found: Protocol = catalog.load("protocols", name).build()
+    if found.task != task:
+        raise UsageError(f"Protocol '{name}' is for task '{found.task}' and '{task}' was asked for: choose another.")
+    return found
+
+
+def _refuse_sizes(encoder: Encoder, card: Card, protocol: Protocol) -> None:
+    if protocol.crops is not None:
+        refuse_size(encoder, card.encoder, "crops.size", protocol.crops.size)
+    if protocol.scenes is not None:
+        for name, side in (("sides", min(protocol.scenes.sides)), ("test_side", protocol.scenes.test_side)):
+            refuse_size(encoder, card.encoder, f"scenes.{name}", side, is_square=False)
+
+
+def _feed(plan: TransferPlan, runtime: Runtime) -> Feed:
+    needs = catalog.load("transfer", plan.protocol.task).NEEDS
+    if plan.protocol.scenes is None:
+        if plan.protocol.crops is None:
+            raise ValueError("a protocol shows crops or scenes")
+        return CropFeed(plan, plan.protocol.crops, runtime)
+    has_proposals = plan.protocol.head.get("detector") == "fast"
+    return SceneFeed(plan, plan.protocol.scenes, needs, has_proposals, runtime)
 
 
 def _own_settings(settings: Mapping[str, Mapping[str, str]], mode: str) -> dict[str, str]:
@@ -117,6 +157,8 @@ def _own_settings(settings: Mapping[str, Mapping[str, str]], mode: str) -> dict[
     for name in own:
         if name not in OPEN_TO_SET:
             raise unknown_name("setting of protocol to --set", name, OPEN_TO_SET)
+    if mode == "frozen" and own.get("rescale", "none") != "none":
+        raise UsageError("protocol.rescale is for fine-tuning and this encoder is frozen: leave it out.")
     unused = sorted(own.keys() & {"cached_views", "learning_rates"})
     if mode == "finetune" and unused:
         raise UsageError(f"protocol.{unused[0]} is for a frozen encoder and this one is fine-tuned: leave it out.")
@@ -128,36 +170,32 @@ def _own_settings(settings: Mapping[str, Mapping[str, str]], mode: str) -> dict[
 
 
 def _records(
-    plan: TransferPlan,
-    card: Card,
-    probe: Probe,
-    examples: Examples,
-    scores: Mapping[str, float],
-    fit_seconds: float,
-    workers: int,
+    plan: TransferPlan, probe: Probe, test: Part, scores: Mapping[str, float], fit_seconds: float
 ) -> list[Record]:
-    protocol = plan.protocol.model_dump(mode="json")
-    provenance = records.provenance(probe.runtime.describe(), fit_seconds, card.pretraining_seconds, workers)
+    card, protocol = probe.card, plan.protocol
+    is_from_file = protocol.proposals is not None and protocol.proposals.file
+    proposals = [test.proposals_digest] if is_from_file else []  # by content, not by path
+    provenance = records.provenance(probe.runtime.describe(), fit_seconds, card.pretraining_seconds, probe.workers)
     return [
         Record(
-            method=card.method,
+            method=card.method + ("" if protocol.rescale == "none" else ", rescaled"),
             pretext=card.pretext,
             encoder=card.encoder,
             weights_sha256=probe.weights,
             supervision=card.supervision,
-            task=plan.protocol.task,
+            task=protocol.task,
             protocol=plan.protocol_label,
             mode=plan.mode,
-            dataset=examples.split.dataset,
-            dataset_sha256=examples.digest,
+            dataset=test.dataset,
+            dataset_sha256=test.digest,
             split="test",
             metric=name,
             seed=plan.seed,
             recipe=card.recipe,
-            config_hash=config.hash_of(protocol, card.config_hash, card.encoder_config),
+            config_hash=config.hash_of(protocol.identity(), card.config_hash, card.encoder_config, *proposals),
             value=value,
             higher_is_better=True,
-            n_examples=len(examples.store),
+            n_examples=len(test),
             **provenance,
         )
         for name, value in scores.items()

@@ -1,0 +1,138 @@
+"""Crops with labels: the feed of classification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssl_inpaint import predictions, progress, train
+from ssl_inpaint.batches import Batches, Crops, FeatureBatches, ImageBatches, fixed_views, random_views
+from ssl_inpaint.core import Batch, CropTransfer, TransferFacts
+from ssl_inpaint.data.store import join
+from ssl_inpaint.experiment.data import Examples, open_labelled
+from ssl_inpaint.plans import TransferPlan
+from ssl_inpaint.runtime import Runtime, seed_for
+from ssl_inpaint.train import FitConfig
+
+VIEW_BATCH = 128  # images described at a time
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One decoded split with its labels."""
+
+    name: str
+    examples: Examples
+    labels: Tensor
+    proposals_digest: str = ""  # crops have none
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self.examples.split.dataset
+
+    @property
+    def digest(self) -> str:
+        """Identifies images and labels by content."""
+        return self.examples.digest
+
+    def __len__(self) -> int:
+        return len(self.examples.store)
+
+
+class CropFeed:
+    """Random crops to train on, fixed views to test on; a frozen encoder describes both once."""
+
+    def __init__(self, plan: TransferPlan, crops: Crops, runtime: Runtime) -> None:
+        self.plan, self.crops, self.runtime = plan, crops, runtime
+        self.is_frozen = plan.mode == "frozen"
+        self._opened: dict[str, Labelled] = {}
+        self.parts = {name: self.open(name) for name in ("train", "val")}
+        self._caches: dict[tuple[str, bool], dict[str, Tensor]] = {}
+
+    def open(self, name: str) -> Labelled:
+        """One split, decoded and kept apart; UsageError where it is missing or has no labels."""
+        examples, labels = open_labelled(self.plan.data, name, self.plan.data_settings, self.crops.store_size)
+        self._opened[name] = Labelled(name, examples, labels)
+        return self._opened[name]
+
+    def admit(self, name: str) -> None:
+        """Makes a split known that was opened before."""
+        self.parts[name] = self._opened[name]
+
+    def facts(self) -> TransferFacts:
+        """Classes, and the size of crops."""
+        split = self.parts["train"].examples.split
+        return TransferFacts(self.crops.size, split.classes, split.is_multilabel, self.is_frozen)
+
+    def batches(self, objective: CropTransfer, names: Sequence[str], loop: FitConfig) -> Batches:
+        """Random crops, or random ones of the views that a frozen encoder has described."""
+        seed = seed_for(self.plan.seed, "transfer data")
+        labels = torch.cat([self.parts[name].labels for name in names])
+        if not self.is_frozen:
+            store = join([self.parts[name].examples.store for name in names])
+            return ImageBatches(store, labels, self.crops, loop.batch_size, seed)
+        parts = [self._cached(objective, name, is_training=True) for name in names]
+        features = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
+        return FeatureBatches(features, labels, loop.batch_size, seed)
+
+    def images(self, count: int, batch_size: int) -> Iterator[Tensor]:
+        """Batches of random crops of training images."""
+        seed = seed_for(self.plan.seed, "calibration")
+        batches = ImageBatches(self.parts["train"].examples.store, None, self.crops, batch_size, seed)
+        for step in range(count):
+            yield train.on_device(batches.at(step), self.runtime).images
+
+    def score(self, objective: CropTransfer, name: str, keep: Path | None = None) -> dict[str, float]:
+        """Outputs averaged over the protocol's fixed views."""
+        outputs = []
+        for features in self._test_features(objective, name):
+            views = {s: m.flatten(0, 1).to(self.runtime.device, torch.float32) for s, m in features.items()}
+            count = len(next(iter(features.values())))
+            with torch.no_grad():
+                outputs.append(objective.outputs(views).unflatten(0, (count, -1)).mean(dim=1).cpu())
+        found, part = torch.cat(outputs).numpy(), self.parts[name]
+        if keep is not None:
+            split = part.examples.split
+            names = [split.images.name(int(position)) for position in part.examples.store.kept]
+            predictions.write_scores(keep / "scores.csv", names, split.classes, found)
+        return objective.score(found, part.labels.numpy())
+
+    def _views(self, name: str, is_training: bool) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        store, protocol = self.parts[name].examples.store, self.plan.protocol
+        if not is_training:
+            return fixed_views(store, self.crops, protocol.test_views, VIEW_BATCH)
+        seed = seed_for(self.plan.seed, "cache", name)
+        return random_views(store, self.crops, protocol.cached_views, VIEW_BATCH, seed)
+
+    def _described(self, objective: CropTransfer, name: str, is_training: bool) -> Iterator[dict[str, Tensor]]:
+        """By stage B x views x ... features of one split, in order, by the encoder in eval mode."""
+        with progress.bar(f"describe {name}", len(self.parts[name])) as bar:
+            for positions, cut in self._views(name, is_training):
+                with torch.no_grad(), self.runtime.autocast():
+                    found = [objective.features(train.on_device(Batch(view), self.runtime).images) for view in cut]
+                yield {stage: torch.stack([one[stage] for one in found], dim=1) for stage in found[0]}
+                bar.advance(len(positions))
+
+    def _cached(self, objective: CropTransfer, name: str, is_training: bool) -> dict[str, Tensor]:
+        """By stage N x views x ... float16 of one split, described once and kept for every head on a frozen encoder."""
+        key = (name, is_training)
+        if key not in self._caches:
+            parts = [
+                {stage: maps.half().cpu() for stage, maps in described.items()}
+                for described in self._described(objective, name, is_training)
+            ]
+            self._caches[key] = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
+        return self._caches[key]
+
+    def _test_features(self, objective: CropTransfer, name: str) -> Iterator[dict[str, Tensor]]:
+        if not self.is_frozen:
+            yield from self._described(objective, name, is_training=False)
+            return
+        cached = self._cached(objective, name, is_training=False)
+        for start in range(0, len(self.parts[name]), VIEW_BATCH):
+            yield {stage: maps[start : start + VIEW_BATCH] for stage, maps in cached.items()}

@@ -1,0 +1,164 @@
+"""Whole images with objects or masks: the feed of detection and segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_inpaint import progress, train
+from ssl_inpaint.batches import Batches, Crops, ImageBatches
+from ssl_inpaint.core import Batch, Detections, ImageTransfer, TransferFacts
+from ssl_inpaint.experiment import annotated, keeping
+from ssl_inpaint.experiment.annotated import Scene
+from ssl_inpaint.plans import TransferPlan
+from ssl_inpaint.runtime import Runtime, seed_for
+from ssl_inpaint.scenes import (
+    Annotated,
+    SceneBatches,
+    SceneFeatureBatches,
+    Scenes,
+    View,
+    annotated_batch,
+    groups_of_one_size,
+    joined,
+    view,
+)
+from ssl_inpaint.train import FitConfig
+
+VIEW_BATCH = 16  # images described at a time
+
+Maps = dict[str, Tensor]  # by stage, C x h x w, of one image
+
+
+class SceneFeed:
+    """Whole images at drawn sizes to train on, at one size to test on; a frozen encoder describes each view once."""
+
+    def __init__(
+        self,
+        plan: TransferPlan,
+        scenes: Scenes,
+        needs: Literal["objects", "masks"],
+        has_proposals: bool,
+        runtime: Runtime,
+    ) -> None:
+        self.plan, self.scenes, self.needs, self.runtime = plan, scenes, needs, runtime
+        self.has_proposals = has_proposals
+        self.is_frozen = plan.mode == "frozen"
+        self._opened: dict[str, Scene] = {}
+        self.parts = {name: self.open(name) for name in ("train", "val")}
+        self._caches: dict[tuple[str, int, bool], list[Maps]] = {}
+
+    def open(self, name: str) -> Scene:
+        """One split, decoded and kept apart; UsageError where it is missing or has no objects, or no masks."""
+        if self.needs == "objects":
+            self._opened[name] = annotated.open_with_objects(self.plan, name, self.scenes, self.has_proposals)
+        else:
+            self._opened[name] = annotated.open_with_masks(self.plan, name, self.scenes)
+        return self._opened[name]
+
+    def admit(self, name: str) -> None:
+        """Makes a split known that was opened before."""
+        self.parts[name] = self._opened[name]
+
+    def facts(self) -> TransferFacts:
+        """Classes of objects, or what the values of masks stand for, and the short side of images."""
+        split = self.parts["train"].split
+        classes = split.classes if self.needs == "objects" else split.mask_classes
+        return TransferFacts(self.scenes.test_side, classes, split.is_multilabel, self.is_frozen)
+
+    def batches(self, objective: ImageTransfer[Any, Any], names: Sequence[str], loop: FitConfig) -> Batches:
+        """Images as they are shown, or a frozen encoder's maps of them."""
+        seed = seed_for(self.plan.seed, "transfer data")
+        images = joined([self.parts[name].images for name in names])
+        if not self.is_frozen:
+            return SceneBatches(images, self.scenes, loop.batch_size, seed)
+        by_view = []
+        for side, is_mirrored in self.scenes.views:
+            by_view.append([maps for name in names for maps in self._cached(objective, name, side, is_mirrored)])
+        features = [list(views) for views in zip(*by_view, strict=True)]
+        return SceneFeatureBatches(features, images, self.scenes, loop.batch_size, seed)
+
+    def images(self, count: int, batch_size: int) -> Iterator[Tensor]:
+        """Batches of squares as high or wide as a training image, so that no padding is among them."""
+        side, store = self.scenes.test_side, self.parts["train"].images.store
+        crops = Crops(size=side, store_size=self.scenes.store_size, smallest_share=1.0, largest_share=1.0)
+        batches = ImageBatches(store, None, crops, batch_size, seed_for(self.plan.seed, "calibration"))
+        for step in range(count):
+            yield train.on_device(batches.at(step), self.runtime).images
+
+    def score(self, objective: ImageTransfer[Any, Any], name: str, keep: Path | None = None) -> dict[str, float]:
+        """Predictions at the size of the original files, scored there."""
+        part = self.parts[name]
+        found = self._predictions(objective, name)
+        if keep is not None:
+            keeping.keep(keep, part, found, self.facts().classes)
+        return objective.score((one, self._truth(part, position)) for position, one in enumerate(found))
+
+    def _truth(self, part: Scene, position: int) -> Any:
+        if self.needs == "objects":
+            return annotated.objects_of(part, position)
+        return part.images.mask(position)
+
+    def _predictions(self, objective: ImageTransfer[Any, Any], name: str) -> list[Any]:
+        """One a image of the split, in order; boxes count from the corner of the original file."""
+        part, found = self.parts[name], dict[int, Any]()
+        with progress.bar(f"predict {name}", len(part)) as bar:
+            for positions, maps in self._test_maps(objective, name):
+                views = [self._view(part, position, self.scenes.test_side, False, False) for position in positions]
+                features = {stage: torch.stack([one[stage] for one in maps]) for stage in maps[0]}
+                batch = annotated_batch(torch.empty(len(positions), 0), features, views)
+                boxes = [part.images.store.kept_box(position) for position in positions]
+                sizes = [(bottom - top, right - left) for left, top, right, bottom in boxes]
+                predicted = objective.predict(train.on_device(batch, self.runtime), sizes)
+                for position, box, one in zip(positions, boxes, predicted, strict=True):
+                    found[position] = _moved(one, box) if isinstance(one, Detections) else one
+                bar.advance(len(positions))
+        return [found[position] for position in range(len(part))]
+
+    def _test_maps(self, objective: ImageTransfer[Any, Any], name: str) -> Iterator[tuple[list[int], list[Maps]]]:
+        """Positions and maps of a whole split in batches of images of one size."""
+        side, part = self.scenes.test_side, self.parts[name]
+        if not self.is_frozen:
+            yield from self._described(objective, part, side, False)
+            return
+        cached = self._cached(objective, name, side, False)
+        for positions, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH):
+            yield positions, [cached[position] for position in positions]
+
+    def _cached(self, objective: ImageTransfer[Any, Any], name: str, side: int, is_mirrored: bool) -> list[Maps]:
+        """The maps of one view of all images of a split, float16, described once for every head on a frozen encoder."""
+        key = (name, side, is_mirrored)
+        if key not in self._caches:
+            part, found = self.parts[name], dict[int, Maps]()
+            with progress.bar(f"describe {name}", len(part)) as bar:
+                for positions, maps in self._described(objective, part, side, is_mirrored):
+                    kept = [{stage: m.half().cpu() for stage, m in one.items()} for one in maps]
+                    found |= dict(zip(positions, kept, strict=True))
+                    bar.advance(len(positions))
+            self._caches[key] = [found[position] for position in range(len(part))]
+        return self._caches[key]
+
+    def _described(
+        self, objective: ImageTransfer[Any, Any], part: Scene, side: int, is_mirrored: bool
+    ) -> Iterator[tuple[list[int], list[Maps]]]:
+        """Maps by the encoder in eval mode, images of one size together, so that nothing is padded."""
+        for positions, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH):
+            views = [self._view(part, position, side, is_mirrored, True) for position in positions]
+            pixels = torch.stack([one.pixels for one in views if one.pixels is not None])
+            with torch.no_grad(), self.runtime.autocast():
+                maps = objective.features(train.on_device(Batch(pixels), self.runtime).images)
+            yield positions, [{stage: m[row] for stage, m in maps.items()} for row in range(len(positions))]
+
+    def _view(self, part: Scene, position: int, side: int, is_mirrored: bool, has_pixels: bool) -> View:
+        images = part.images if not has_pixels else Annotated(part.images.store)
+        return view(images, position, side, self.scenes.longest, is_mirrored, has_pixels)
+
+
+def _moved(found: Detections, box: tuple[int, int, int, int]) -> Detections:
+    left, top, _, _ = box
+    return Detections(found.boxes + np.array([left, top, left, top], np.float32), found.labels, found.scores)

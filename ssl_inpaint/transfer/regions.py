@@ -1,0 +1,171 @@
+"""The detector on an encoder's maps, of torchvision's parts: regions pooled, classified and their boxes refined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align, roi_pool
+
+from ssl_inpaint.core import Stage
+from ssl_inpaint.transfer import heads
+
+PYRAMID_CHANNELS = 256
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # Fast R-CNN's scale of box targets
+TRAINED_PROPOSALS = 1000  # of the region proposal network, after suppression, before they are sampled from
+Sizes = Sequence[tuple[int, int]]  # height and width of each image, without padding
+
+
+class DetectorConfig(heads.WholeImageConfig):
+    """Fast R-CNN's published settings (Girshick 2015); Faster R-CNN's where it proposes by itself (Ren et al. 2015).
+
+    Deviation: RoIAlign in place of RoI pooling unless asked, since small maps lose much to its rounding.
+    """
+
+    detector: Literal["fast", "faster"] = "fast"  # proposals from outside, or from a network trained along
+    pyramid: bool = False  # a feature pyramid over the stages of strides 4 to 32, for encoders that have them
+    grid: int = Field(6, ge=1)  # cells a side that a region is pooled to
+    pooling: Literal["align", "max"] = "align"
+    regions_per_image: int = Field(64, ge=1)  # that a training step reads
+    foreground_share: float = Field(0.25, gt=0, le=1)  # of them, at most
+    foreground_overlap: float = Field(0.5, gt=0, lt=1)  # IoU with an object from which a region shows it
+    least_background_overlap: float = Field(0.1, ge=0, lt=1)  # IoU under which outside proposals are not trained on
+    suppression_overlap: float = Field(0.3, gt=0, lt=1)  # IoU above which the less sure of two boxes of a class goes
+    least_score: float = Field(0.05, ge=0, lt=1)
+    most_detections: int = Field(100, ge=1)  # kept of an image
+    anchor_sides: tuple[PositiveInt, ...] = Field((64, 128, 256, 512), min_length=1)  # pixels; Faster R-CNN only
+    proposals_per_image: int = Field(300, ge=1)  # of its own, when tested; Faster R-CNN only
+
+
+class Detector(nn.Module):
+    """Regions of an encoder's maps to classes and boxes; class 0 is the background, as torchvision counts."""
+
+    def __init__(self, config: DetectorConfig, stages: Mapping[str, Stage], classes: int) -> None:
+        super().__init__()
+        self.stages = dict(stages)
+        self.norms = nn.ModuleDict(
+            {name: heads.standardizer(stage.channels, config.standardize) for name, stage in stages.items()}
+        )
+        widths = [stage.channels for stage in stages.values()]
+        self.pyramid = FeaturePyramidNetwork(widths, PYRAMID_CHANNELS) if config.pyramid else None
+        channels = PYRAMID_CHANNELS if config.pyramid else widths[0]
+        self.proposer = _proposer(config, channels, len(stages)) if config.detector == "faster" else None
+        self.regions = _regions(config, self.stages, channels, classes)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        sizes: Sizes,
+        proposals: Sequence[Tensor],
+        targets: list[dict[str, Tensor]] | None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """In training the losses by name, else for each image boxes, labels from 1, and scores.
+
+        `proposals` P x 4 an image; where there are none, and for a detector that proposes by itself, none are read and
+        the image as a whole is looked at.
+        """
+        maps, losses = self._maps(features), dict[str, Tensor]()
+        if self.proposer is not None:
+            found, losses = self.proposer(self._frame(maps, sizes), maps, targets)
+        else:
+            found = [p if len(p) else _whole(size, p) for p, size in zip(proposals, sizes, strict=True)]
+        detections, more = self.regions(maps, found, list(sizes), targets)
+        return detections, losses | more
+
+    def scores(self, features: Mapping[str, Tensor], sizes: Sizes, regions: list[Tensor]) -> Tensor:
+        """R x (K + 1) class scores of the given regions of all images, before the softmax."""
+        pooled = self.regions.box_roi_pool(self._maps(features), regions, list(sizes))
+        scores: Tensor = self.regions.box_predictor(self.regions.box_head(pooled))[0]
+        return scores
+
+    def _maps(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        maps = {name: self.norms[name](features[name]) for name in self.stages}
+        # Regions are pooled and boxes made in float32, whatever the encoder computed in.
+        return {n: m.float() for n, m in (maps if self.pyramid is None else self.pyramid(maps)).items()}
+
+    def _frame(self, maps: Mapping[str, Tensor], sizes: Sizes) -> ImageList:
+        """What anchors are laid on: only its shape is read, so that they lie one stride apart."""
+        name, finest = next(iter(maps.items()))
+        stride = self.stages[name].stride
+        shape = (len(sizes), 3, finest.shape[-2] * stride, finest.shape[-1] * stride)
+        return ImageList(finest.new_zeros(()).expand(shape), list(sizes))
+
+
+class RegionPool(nn.Module):
+    """Regions of one map, pooled to a grid; exact wherever the encoder's padding has put the centres of cells."""
+
+    def __init__(self, name: str, stage: Stage, grid: int, is_maximum: bool) -> None:
+        super().__init__()
+        self.name, self.stage, self.grid, self.is_maximum = name, stage, grid, is_maximum
+
+    def forward(self, maps: Mapping[str, Tensor], regions: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        """R x C x grid x grid."""
+        scale = 1 / self.stage.stride
+        if self.is_maximum:  # takes cell i to lie at i strides
+            moved = [boxes - self.stage.offset for boxes in regions]
+            pooled: Tensor = roi_pool(maps[self.name], moved, self.grid, scale)
+        else:  # takes cell i to lie at i + 1/2 strides
+            moved = [boxes + (self.stage.stride / 2 - self.stage.offset) for boxes in regions]
+            pooled = roi_align(maps[self.name], moved, self.grid, scale, sampling_ratio=2, aligned=True)
+        return pooled
+
+
+def _regions(config: DetectorConfig, stages: Mapping[str, Stage], channels: int, classes: int) -> RoIHeads:
+    name, stage = next(iter(stages.items()))
+    pool: nn.Module = RegionPool(name, stage, config.grid, config.pooling == "max")
+    if config.pyramid:
+        pool = MultiScaleRoIAlign(list(stages), config.grid, sampling_ratio=2)
+    hidden, width = heads.fully_connected(channels * config.grid**2, config)
+    predictor = FastRCNNPredictor(width, classes + 1)
+    box_head = nn.Sequential(nn.Flatten(), *hidden)
+    heads.initialise(box_head, config.initial_deviation)
+    for layer, deviation in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):  # Fast R-CNN's own
+        nn.init.normal_(layer.weight, std=deviation)
+        nn.init.zeros_(layer.bias)
+    overlap = config.foreground_overlap
+    return RoIHeads(
+        pool,
+        box_head,
+        predictor,
+        fg_iou_thresh=overlap,
+        bg_iou_thresh=overlap,
+        batch_size_per_image=config.regions_per_image,
+        positive_fraction=config.foreground_share,
+        bbox_reg_weights=BOX_WEIGHTS,
+        score_thresh=config.least_score,
+        nms_thresh=config.suppression_overlap,
+        detections_per_img=config.most_detections,
+    )
+
+
+def _proposer(config: DetectorConfig, channels: int, levels: int) -> RegionProposalNetwork:
+    sides = [tuple(config.anchor_sides)] if levels == 1 else _shared_out(config.anchor_sides, levels)
+    anchors = AnchorGenerator(tuple(sides), (ASPECT_RATIOS,) * levels)
+    return RegionProposalNetwork(
+        anchors,
+        RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2 * TRAINED_PROPOSALS, "testing": 2 * TRAINED_PROPOSALS},
+        post_nms_top_n={"training": TRAINED_PROPOSALS, "testing": config.proposals_per_image},
+        nms_thresh=0.7,
+    )
+
+
+def _shared_out(sides: Sequence[int], levels: int) -> list[tuple[int, ...]]:
+    """One side of anchors a level, small ones on fine maps; the last is repeated where there are more levels."""
+    return [(sides[min(level, len(sides) - 1)],) for level in range(levels)]
+
+
+def _whole(size: tuple[int, int], like: Tensor) -> Tensor:
+    return like.new_tensor([[0.0, 0.0, size[1], size[0]]])
