@@ -83,6 +83,26 @@ def info(spec: str) -> None:
         click.echo(line)
 
 
+@data.command("proposals")
+@click.argument("spec")
+@click.option("--protocol", type=options.part("protocols"), default="compact_det", help="Whose settings are used.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Write them there too, as .npz files.")
+@click.option("--set", "assignments", multiple=True, metavar="PART.FIELD=VALUE", help="E.g. proposals.mode=quality.")
+def proposals(spec: str, protocol: str, output: Path | None, assignments: tuple[str, ...]) -> None:
+    """Search objects in all images of SPEC, for Fast R-CNN: once, on all cores.
+
+    What is found is kept in the cache, so a search that was stopped goes on, and transfer --task det begins at once.
+
+    \b
+    Example:
+      ssl-inpaint data proposals voc2007:VOCdevkit --protocol voc07_det
+    """
+    from ssl_inpaint.experiment.proposing import search_proposals
+
+    for line in search_proposals(spec, protocol, options.settings_of(assignments), output):
+        click.echo(line)
+
+
 @main.command()
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path.")
 @click.option("--pretext", type=options.part("pretext"), default="inpainting", help="The task to learn from.")

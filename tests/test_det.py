@@ -143,7 +143,7 @@ def test_a_perfect_detector_scores_exactly_one() -> None:
         truths.append(Objects(boxes, labels, is_difficult))
         detections.append(Detections(boxes, labels, rng.uniform(0.1, 1, 3).astype(np.float32)))
     scores = task().score(zip(detections, truths, strict=True))
-    assert scores == {name: 1.0 for name in scores}
+    assert scores == dict.fromkeys(scores, 1.0)
     assert list(scores)[:2] == ["mAP (11-point)", "mAP (area)"]
 
 

@@ -26,7 +26,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data = shapes.make_shapes(folder / "shapes", shapes.Config(train=20, val=10, test=10))
     size = quickstart._Size(
         "quick",
-        "quick_cls",
+        "quick",
+        dict.fromkeys(("cls", "det", "seg"), quickstart.SOME) | {"cls": quickstart.ALL},
         data=f"shapes:{data}",
         pretraining={"train": FEW, "encoder": NARROW},
         transfer={"train": FEW, "head": {"hidden": "8"}},
@@ -50,7 +51,8 @@ def test_quickstart_measures_every_row_and_names_what_it_made(finished: tuple[Pa
     measured = Ledger(out / "results" / "measured.jsonl").read()
     rows = {(r.task, r.method) for r in measured if r.task != "pretext"}
     methods = {"Random", "Context encoder (region)", "Autoencoder", "Supervised"}
-    assert rows == {("cls", m) for m in methods} | {("nn-retrieval", m) for m in methods | {"HOG"}}
+    others = {(task, m) for task in ("det", "seg") for m in methods - {"Autoencoder"}}
+    assert rows == {("cls", m) for m in methods} | others | {("nn-retrieval", m) for m in methods | {"HOG"}}
     assert all(method in closing for method in methods)
     for line in closing[closing.index("What there is now") :].splitlines()[1:]:
         assert Path(line.rsplit("  ", 1)[1]).exists(), line

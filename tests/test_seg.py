@@ -175,7 +175,7 @@ def test_a_perfect_prediction_scores_exactly_one() -> None:
     truths[0][:20] = 255
     predictions[0][:20] = 1  # where nothing is counted, anything goes
     scores = task().score(zip(predictions, truths, strict=True))
-    assert scores == {name: 1.0 for name in scores}
+    assert scores == dict.fromkeys(scores, 1.0)
     assert list(scores) == ["mIoU", "pixel accuracy", "mean class accuracy", *(f"IoU: {c}" for c in CLASSES)]
 
 

@@ -172,7 +172,7 @@ def _rectangles(pixels: np.ndarray, mode: str) -> np.ndarray:
 
 
 def _switch_to_light(cv2: Any, search: Any, bgr: np.ndarray) -> None:
-    """Both colour spaces and both similarities of fast on one finer segmentation: half its time, and more found."""
+    """Both colour spaces and both similarities of fast on one finer segmentation: half its time, as many objects."""
     segmentation = cv2.ximgproc.segmentation
     for space in (cv2.COLOR_BGR2HSV, cv2.COLOR_BGR2Lab):
         search.addImage(cv2.cvtColor(bgr, space))

@@ -92,7 +92,7 @@ def _read_mask(masks: Masks, place: int) -> np.ndarray:
     try:
         return np.ascontiguousarray(masks.read(place))
     except OSError as error:
-        raise UsageError(f"Cannot read the mask {masks.name(place)}: {error.strerror or error}.") from None
+        raise UsageError(f"Cannot read a mask: {str(error).rstrip('.')}.") from None  # which names the file
 
 
 def _refuse_misfit(values: np.ndarray, name: str, store: ImageStore, position: int, classes: int) -> None:

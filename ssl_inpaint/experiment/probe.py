@@ -46,7 +46,7 @@ class Probe:
         self.facts = feed.facts()
         if card.pretext == "none":
             calibration.calibrate(encoder, feed.images(calibration.BATCHES, calibration.BATCH_SIZE))
-        refuse_lone_images(self._objective(), self.loop.batch_size)
+        refuse_lone_images(self._objective(is_rescaled=False), self.loop.batch_size)
         self.weights = checkpoint.weights_sha256(encoder)
 
     def tune(self) -> float:
@@ -78,11 +78,11 @@ class Probe:
             raise Failure("The frozen encoder's parameters or buffers changed during the run, so no score counts.")
         return scores, fit.seconds
 
-    def _objective(self) -> Any:
+    def _objective(self, is_rescaled: bool = True) -> Any:
         encoder = self.encoder if self.is_frozen else copy.deepcopy(self.encoder)
         with seeded(seed_for(self.plan.seed, "head")):
             objective = self.part.build(self.head_config, encoder, self.facts)
-        if self.protocol.rescale != "none":
+        if is_rescaled and self.protocol.rescale != "none":
             self._rescale(objective)
         return objective
 

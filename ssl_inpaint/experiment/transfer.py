@@ -70,6 +70,11 @@ def plan_transfer(
             loop: config.override(getattr(base, loop), "train", settings.get("train", {})),
         }
     )
+    if changed.rescale != "none" and head.standardize:
+        raise UsageError(
+            "protocol.rescale and head.standardize exclude each other: rescaling is for networks without BatchNorm; "
+            "add --set head.standardize=false."
+        )
     plain = base.model_copy(update={"head": plain_head.model_dump(mode="json")})
     return config.check(
         TransferPlan,

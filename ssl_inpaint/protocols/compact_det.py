@@ -25,9 +25,9 @@ def build() -> Protocol:
             "anchor_sides": (16, 32, 64, 128),
         },
         scenes=Scenes(store_size=128, sides=(128,), test_side=128, longest=256),
-        proposals=ProposalConfig(mode="fast", short_side=128),
+        proposals=ProposalConfig(mode="light", short_side=128),
         train=FitConfig(
-            steps=600,
+            steps=400,
             batch_size=8,
             optimizer="adamw",
             learning_rate=3e-4,
@@ -36,12 +36,12 @@ def build() -> Protocol:
             checkpoint_every_steps=100,
         ),
         frozen_train=FitConfig(
-            steps=1500,
+            steps=800,
             batch_size=8,
             optimizer="adamw",
             learning_rate=1e-3,
             weight_decay=0.01,
             warmup_steps=50,
-            checkpoint_every_steps=500,
+            checkpoint_every_steps=400,
         ),
     )

@@ -16,7 +16,7 @@ def build() -> Protocol:
         head={"hidden": (256,), "kernel": 3, "largest_stride": 8, "standardize": True},
         scenes=Scenes(store_size=144, sides=(112, 128, 144), test_side=128, longest=288),
         train=FitConfig(
-            steps=600,
+            steps=300,
             batch_size=8,
             optimizer="adamw",
             learning_rate=3e-4,
@@ -25,7 +25,7 @@ def build() -> Protocol:
             checkpoint_every_steps=100,
         ),
         frozen_train=FitConfig(
-            steps=800,
+            steps=400,
             batch_size=16,
             optimizer="adamw",
             learning_rate=1e-3,

@@ -10,7 +10,7 @@ from ssl_inpaint.train import FitConfig
 
 def build() -> Protocol:
     """The protocol."""
-    fit = FitConfig(steps=300, batch_size=8, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, warmup_steps=20)
+    fit = FitConfig(steps=150, batch_size=8, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, warmup_steps=20)
     return Protocol(
         name="quick-det",
         version=1,
@@ -23,7 +23,7 @@ def build() -> Protocol:
             "anchor_sides": (16, 32, 64),
         },
         scenes=Scenes(store_size=80, sides=(80,), test_side=80, longest=128, flip=False),
-        proposals=ProposalConfig(mode="single", short_side=80),
+        proposals=ProposalConfig(mode="light", short_side=80),
         train=fit.model_copy(update={"learning_rate": 3e-4}),
         frozen_train=fit,
     )

@@ -9,7 +9,7 @@ from ssl_inpaint.train import FitConfig
 
 def build() -> Protocol:
     """The protocol."""
-    fit = FitConfig(steps=200, batch_size=16, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, warmup_steps=20)
+    fit = FitConfig(steps=120, batch_size=16, optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, warmup_steps=20)
     return Protocol(
         name="quick-seg",
         version=1,

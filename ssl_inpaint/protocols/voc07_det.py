@@ -1,10 +1,10 @@
 """The paper's detection protocol on VOC 2007 (voc07-det/v1): Fast R-CNN and selective search, as published.
 
 Source: rbgirshick/fast-rcnn's CaffeNet settings: trainval, 40,000 iterations of 2 images, SGD 1e-3 divided by ten after
-30,000, momentum 0.9, weight decay 5e-4, 64 regions an image with a quarter foreground, mirrored, short side 600 and long
-one 1,000 at most, 2,000 proposals, RoI pooling 6 x 6 at 1/16, NMS at 0.3. conv1 learns, which those settings fix and
-random weights need; `--set head.fixed=conv1.` fixes it. Networks trained from scratch are known to want more iterations:
---set train.steps=150000 --set train.decay_every_steps=50000.
+30,000, momentum 0.9, weight decay 5e-4, 64 regions an image with a quarter foreground, mirrored, short side 600 and
+long one 1,000 at most, 2,000 proposals, RoI pooling 6 x 6 at 1/16, NMS at 0.3. conv1 learns, which those settings fix
+and random weights need; `--set head.fixed=conv1.` fixes it. Networks trained from scratch are known to want more
+iterations: --set train.steps=150000 --set train.decay_every_steps=50000.
 Multi-scale, as theirs: --set scenes.sides=480,576,688,864,1200 --set scenes.longest=2000.
 Cost: not measured; it wants a large GPU. The proposals are searched once, on all cores.
 Deviation: conv1 and pooling are not padded anew; regions are moved to where the cells look.
