@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -47,20 +47,19 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
         lambda count: f"{count} older with the same seed and other weights left out" if count else ""
     )
     frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
-    frame["settings"] = _settings(frame)
+    frame["settings"] = _settings(frame, {r.weights_sha256: r.config_hash for r in records if r.task == LOSSES})
     frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(_duration)
     return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
         mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
     )
 
 
-def _settings(frame: pd.DataFrame) -> pd.Series[str]:
+def _settings(frame: pd.DataFrame, trained: Mapping[str, str]) -> pd.Series[str]:
     """What tells rows apart that agree in all a reader sees: the settings of pretraining, then those of measuring.
 
-    Weights pretrained here have a record of their own task, whose settings are those of pretraining.
+    `trained` is weights hash -> settings of pretraining, as the record of the pretext task itself has them.
     """
-    trained = frame[frame["task"] == LOSSES].drop_duplicates("weights_sha256").set_index("weights_sha256")
-    pretraining = frame["weights_sha256"].map(trained["config_hash"]).fillna("")
+    pretraining = frame["weights_sha256"].map(trained).fillna("")
     shown = [name for name in ROW if name != "settings"]
     is_told = pretraining.groupby([frame[name] for name in shown]).transform("nunique") > 1
     place = [frame[name] for name in ["section", *shown, *COLUMN]]

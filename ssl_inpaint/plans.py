@@ -61,12 +61,10 @@ class Protocol(Settings):
         """All that may change a number, in plain values.
 
         Settings that came later are left out at their defaults, so that what was measured before keeps its identity;
-        a file of proposals counts by its content, which the record adds.
+        proposals count by what they are, which the record adds, and not by how or where they were found.
         """
-        values = self.model_dump(mode="json")
-        if values["proposals"] is not None:
-            del values["proposals"]["file"]
-        later: dict[str, object] = {"scenes": None, "proposals": None, "rescale": "none"}
+        values = self.model_dump(mode="json", exclude={"proposals"})
+        later: dict[str, object] = {"scenes": None, "rescale": "none"}
         return {name: v for name, v in values.items() if name not in later or v != later[name]}
 
 

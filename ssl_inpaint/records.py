@@ -26,7 +26,7 @@ from ssl_inpaint.errors import UsageError
 SCHEMA = 1
 MEASURED = "measured"
 NO_WEIGHTS = ""  # the weights hash of a method that has none, such as HOG
-VERSIONED = ("ssl-inpaint", "torch", "torchvision", "timm", "numpy")
+VERSIONED = ("ssl-inpaint", "torch", "torchvision", "timm", "numpy", "opencv-contrib-python-headless")
 IDENTITY = (
     *("method", "pretext", "encoder", "weights_sha256", "supervision", "task", "protocol", "mode"),
     *("dataset", "dataset_sha256", "split", "metric", "seed", "recipe", "config_hash"),

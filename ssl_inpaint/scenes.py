@@ -6,7 +6,7 @@ mean colour; boxes and masks move with it. As all batches, they are functions of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,11 +20,12 @@ from ssl_inpaint.batches import EpochOrder
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Batch, Masks, Objects, Truth
 from ssl_inpaint.data.store import ImageStore, join
+from ssl_inpaint.data.store_files import MAX_ASPECT
 from ssl_inpaint.images import IMAGENET_MEAN
+from ssl_inpaint.metrics import NOT_COUNTED
 from ssl_inpaint.runtime import seed_for
 
 T = TypeVar("T")
-IGNORED = 255  # the label of pixels that are not counted, padding among them
 
 
 class Scenes(Settings):
@@ -37,10 +38,18 @@ class Scenes(Settings):
     flip: bool = True  # half of the images mirrored, in training
 
     @model_validator(mode="after")
-    def _nothing_enlarged_twice(self) -> Scenes:
-        if min(*self.sides, self.test_side) < 16:
-            raise ValueError(f"a side of {min(*self.sides, self.test_side)} pixels is below 16")
+    def _sides_are_in_order(self) -> Scenes:
+        smallest, largest = min(*self.sides, self.test_side), max(*self.sides, self.test_side)
+        if smallest < 16:
+            raise ValueError(f"a side of {smallest} pixels is below 16")
+        if self.longest < largest:
+            raise ValueError(f"longest {self.longest} is below the short side {largest}")
         return self
+
+    @property
+    def smallest_side(self) -> int:
+        """The short side, in pixels, of the longest image that a store keeps, where that is shown smallest."""
+        return min(*self.sides, self.test_side, self.longest // MAX_ASPECT)
 
     @property
     def views(self) -> list[tuple[int, bool]]:
@@ -100,18 +109,18 @@ def shown_size(height: int, width: int, side: int, longest: int) -> tuple[int, i
 def view(images: Annotated, position: int, side: int, longest: int, is_mirrored: bool, has_pixels: bool = True) -> View:
     """The image at `position` as it is shown, with its boxes and mask."""
     from torchvision import tv_tensors
+    from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as joint
 
     store = images.store
     stored = int(store.heights[position]), int(store.widths[position])
     size = shown_size(*stored, side, longest)
 
-    def shown(thing: Tensor) -> Tensor:
-        resized = joint.resize(thing, list(size), antialias=True)
+    def shown(thing: Tensor, how: InterpolationMode = InterpolationMode.BILINEAR) -> Tensor:
+        resized = joint.resize(thing, list(size), how, antialias=True)
         return (joint.horizontal_flip(resized) if is_mirrored else resized).as_subclass(Tensor)
 
     def boxes(values: np.ndarray) -> Tensor:
-        # Boxes of equal ends are nothing to a transform, but legal here, so they bypass its clamping.
         scaled = torch.from_numpy(store.boxes(position, values))
         return shown(tv_tensors.BoundingBoxes(scaled, format="XYXY", canvas_size=stored)).float()
 
@@ -127,7 +136,8 @@ def view(images: Annotated, position: int, side: int, longest: int, is_mirrored:
     mask = None
     if images.masks is not None:
         original = torch.from_numpy(np.ascontiguousarray(images.mask(position)))
-        mask = shown(tv_tensors.Mask(original[None]))[0].long()
+        # As an image, by the value in the middle of each pixel: a Mask would be sampled at its corner.
+        mask = shown(tv_tensors.Image(original[None]), InterpolationMode.NEAREST_EXACT)[0].long()
     return View(pixels, size, truth, mask)
 
 
@@ -156,14 +166,14 @@ class SceneBatches:
 
 
 class SceneFeatureBatches:
-    """Batches for a head on a frozen encoder: cached maps of a view drawn for every image, padded with zeros.
+    """Batches for a head on a frozen encoder: its maps of a view drawn for every image, continued at their edges.
 
-    `features[position][view]` holds the maps by stage, C x h x w each, of the views in the order of `Scenes.views`.
+    `features(position, view)` gives the maps by stage, C x h x w each; views are counted as in `Scenes.views`.
     """
 
     def __init__(
         self,
-        features: Sequence[Sequence[Mapping[str, Tensor]]],
+        features: Callable[[int, int], Mapping[str, Tensor]],
         images: Annotated,
         scenes: Scenes,
         batch_size: int,
@@ -171,7 +181,7 @@ class SceneFeatureBatches:
     ) -> None:
         self.features, self.images, self.scenes = features, images, scenes
         self.batch_size, self.seed = batch_size, seed
-        self.order = EpochOrder(len(features), batch_size, seed)
+        self.order = EpochOrder(len(images.store), batch_size, seed)
 
     def at(self, step: int) -> Batch:
         """Maps with sizes, and objects or masks."""
@@ -180,8 +190,8 @@ class SceneFeatureBatches:
         for position, one in drawn:
             side, is_mirrored = self.scenes.views[one]
             found.append(view(self.images, position, side, self.scenes.longest, is_mirrored, has_pixels=False))
-        maps = [self.features[position][one] for position, one in drawn]
-        stacked = {name: padded([one[name] for one in maps]) for name in maps[0]}
+        maps = [self.features(position, one) for position, one in drawn]
+        stacked = {name: continued([one[name] for one in maps]) for name in maps[0]}
         return annotated_batch(torch.empty(len(found), 0), stacked, found)
 
 
@@ -199,11 +209,21 @@ def annotated_batch(images: Tensor, features: Mapping[str, Tensor] | None, views
     truths = tuple(v.truth for v in views if v.truth is not None)
     labels = None
     if views[0].mask is not None:
-        labels = padded([v.mask for v in views if v.mask is not None], IGNORED)
+        labels = padded([v.mask for v in views if v.mask is not None], NOT_COUNTED)
     return Batch(images, labels, features, sizes, truths or None)
 
 
-def padded(maps: Sequence[Tensor], value: int = 0) -> Tensor:
+def continued(maps: Sequence[Tensor]) -> Tensor:
+    """Maps C x h x w of any size as one tensor, each going on at the right and bottom with what its edge has.
+
+    Zeros there would be nothing that an encoder gives, and would shift what a head learns of its mean and deviation.
+    """
+    height, width = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
+    rows, columns = torch.arange(height), torch.arange(width)
+    return torch.stack([m[:, rows.clamp(max=m.shape[-2] - 1)][..., columns.clamp(max=m.shape[-1] - 1)] for m in maps])
+
+
+def padded(maps: Sequence[Tensor], value: int) -> Tensor:
     """Maps ... x h x w of any size as one tensor, filled at the right and bottom to the largest."""
     height, width = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
     filled = [functional.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2]), value=value) for m in maps]

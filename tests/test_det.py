@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
 
 from ssl_inpaint.core import Batch, Detections, Encoder, Objects, Stage, TransferFacts, Truth
 from ssl_inpaint.encoders.alexnet import AlexNet
 from ssl_inpaint.encoders.alexnet import Config as AlexNetConfig
+from ssl_inpaint.errors import UsageError
 from ssl_inpaint.transfer import det
-from ssl_inpaint.transfer.regions import RegionPool
+from ssl_inpaint.transfer.regions import Anchors, RegionPool
 
 CLASSES = ("boat", "bus")
 
@@ -164,7 +166,7 @@ def test_a_small_network_learns_an_image_by_heart(detector: str) -> None:
     truths = [truth([[8, 16, 40, 48]], [0], proposals), truth([[24, 8, 56, 36]], [1], proposals)]
     module = objective.players()["detector"].module.train()
     optimizer = torch.optim.Adam(module.parameters(), 5e-3)
-    for _ in range(50):
+    for _ in range(120):
         optimizer.zero_grad()
         the_loss(objective, batch_of(objective, pixels, truths)).backward()
         optimizer.step()
@@ -176,3 +178,58 @@ def test_a_small_network_learns_an_image_by_heart(detector: str) -> None:
 
 def test_scores_of_the_whole_image_are_what_rescaling_starts_from() -> None:
     assert task().top(torch.rand(2, 3, 64, 80)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("detector", ["fast", "faster"])
+def test_a_step_under_bfloat16_is_close_to_one_in_float32(detector: str) -> None:
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    truths = [truth([[8, 8, 40, 40]], [1], [[10, 10, 40, 40], [0, 0, 30, 30]])] * 2
+    found = []
+    for is_bf16 in (False, True):
+        objective = task(detector=detector)
+        objective.players()["detector"].module.train()
+        torch.manual_seed(1)  # which regions are sampled
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            loss = the_loss(objective, batch_of(objective, pixels, truths))
+        loss.backward()
+        found.append(loss.item())
+    assert found[0] == pytest.approx(found[1], rel=0.05)
+
+
+def test_anchors_lie_where_the_cells_look_one_stride_apart() -> None:
+    stages = [Stage(8, 8, 6.5), Stage(8, 16, 14.5)]
+    maps = [torch.zeros(2, 8, 9, 11), torch.zeros(2, 8, 5, 6)]
+    found = Anchors([(16,), (32,)], stages)(ImageList(maps[0], [(70, 84)] * 2), maps)
+    centres = (found[0][:, :2] + found[0][:, 2:]) / 2
+    expected = [
+        (stage.offset + stage.stride * x, stage.offset + stage.stride * y)
+        for stage, (rows, columns) in zip(stages, ((9, 11), (5, 6)), strict=True)
+        for y in range(rows)
+        for x in range(columns)
+        for _ in range(3)
+    ]
+    torch.testing.assert_close(centres, torch.tensor(expected))
+    assert len(found) == 2 and torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pyramid": True, "stage": "conv5"}, "head.stage = conv5: a pyramid reads all stages"),
+        ({"pyramid": True, "detector": "faster", "anchor_sides": (8, 16, 32, 64)}, "so give 3 or fewer"),
+        ({"stage": "conv6"}, "There is no stage 'conv6'.*Did you mean"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        task(**settings)
+
+
+def test_batch_norm_of_what_is_fixed_keeps_its_statistics() -> None:
+    objective = task(fixed=("conv1.", "norms.0."))
+    before = [norm.running_mean.clone() for norm in objective.encoder.norms[:2]]
+    objective.players()["detector"].module.train()
+    pixels = torch.rand(2, 3, 64, 64)
+    the_loss(objective, batch_of(objective, pixels, [truth([[8, 8, 40, 40]], [1], [[10, 10, 40, 40]])] * 2))
+    after = [norm.running_mean for norm in objective.encoder.norms[:2]]
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])

@@ -23,6 +23,12 @@ PINNED = {
     "compact-cls/v1": "c3ee4a6fd046",
     "voc07-cls/v1": "74da919efb7e",
     "patches/v1": "31fabc6b7ca8",
+    "compact-det/v1": "88a5feca7b5f",
+    "compact-seg/v1": "0c90a3392254",
+    "quick-det/v1": "862fcc760bde",
+    "quick-seg/v1": "3d8b75643667",
+    "voc07-det/v1": "bdc9c948a2a6",
+    "voc12-seg/v1": "9eb0ddc603c9",
 }
 
 
@@ -79,12 +85,39 @@ def test_voc07_classification_is_that_of_the_reference_code() -> None:
     assert protocol.crops.size == 227 and protocol.test_views == "ten" and protocol.learning_rates == ()
 
 
+def test_voc07_detection_is_that_of_the_reference_code() -> None:
+    """rbgirshick/fast-rcnn, CaffeNet: 40,000 times 2 images of 64 regions, SGD 1e-3 over ten after 30,000."""
+    protocol = _protocol("voc07_det")
+    loop, scenes = protocol.train, protocol.scenes
+    assert (loop.steps, loop.batch_size, loop.optimizer) == (40_000, 2, "sgd")
+    assert (loop.learning_rate, loop.beta1, loop.weight_decay) == (1e-3, 0.9, 5e-4)
+    assert (loop.schedule, loop.decay_every_steps, loop.decay_factor) == ("step", 30_000, 0.1)
+    assert scenes is not None and (scenes.sides, scenes.test_side, scenes.longest) == ((600,), 600, 1000)
+    assert scenes.flip and protocol.proposals is not None and protocol.proposals.most == 2000
+    head = config.check(catalog.load("transfer", "det").Config, "head", protocol.head).model_dump()
+    assert (head["detector"], head["pooling"], head["grid"], head["largest_stride"]) == ("fast", "max", 6, 16)
+    assert (head["regions_per_image"], head["foreground_share"], head["foreground_overlap"]) == (64, 0.25, 0.5)
+    assert (head["least_background_overlap"], head["suppression_overlap"]) == (0.1, 0.3)
+    assert head["fixed"] == () and head["hidden"] == (4096, 4096)
+
+
+def test_voc12_segmentation_is_that_of_the_reference_code() -> None:
+    """shelhamer/fcn.berkeleyvision.org, voc-fcn-alexnet: 100,000 times 20, SGD 1e-4 throughout, fc6 of 6 x 6."""
+    protocol = _protocol("voc12_seg")
+    loop = protocol.train
+    assert (loop.steps, loop.batch_size, loop.optimizer) == (100_000, 20, "sgd")
+    assert (loop.learning_rate, loop.beta1, loop.weight_decay, loop.schedule) == (1e-4, 0.9, 5e-4, "constant")
+    head = config.check(catalog.load("transfer", "seg").Config, "head", protocol.head).model_dump()
+    assert (head["kernel"], head["hidden"], head["skips"], head["largest_stride"]) == (6, (4096, 4096), 0, 32)
+
+
 def _contents() -> dict[str, str]:
     contents = {"patches/v1": config.hash_of(RetrievalConfig())}
     for name in PROTOCOLS:
         protocol = _protocol(name)
         head = config.check(catalog.load("transfer", protocol.task).Config, "head", protocol.head)
-        contents[protocol.label] = config.hash_of(protocol.model_copy(update={"head": {}}).identity(), head)
+        proposals = [protocol.proposals] if protocol.proposals else []
+        contents[protocol.label] = config.hash_of(protocol.model_copy(update={"head": {}}).identity(), head, *proposals)
     return contents
 
 

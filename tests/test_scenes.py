@@ -19,6 +19,7 @@ from ssl_inpaint.scenes import (
     SceneBatches,
     SceneFeatureBatches,
     Scenes,
+    continued,
     groups_of_one_size,
     joined,
     padded,
@@ -138,10 +139,13 @@ def test_cached_features_come_with_the_annotation_of_their_own_view(tmp_path: Pa
     """The cache holds the red channel of each view itself, which must agree with the mask beside it."""
     images = scenes_of(tmp_path, [(40, 60), (40, 60), (60, 40)])
     chosen = Scenes(store_size=40, sides=(40, 20), test_side=40)
-    features = []
-    for position in range(3):
-        shown = [view(images, position, side, 512, mirrored).pixels for side, mirrored in chosen.views]
-        features.append([{"red": (p[:1] > 127).half()} for p in shown if p is not None])
+
+    def features(position: int, one: int) -> dict[str, torch.Tensor]:
+        side, mirrored = chosen.views[one]
+        pixels = view(images, position, side, 512, mirrored).pixels
+        assert pixels is not None
+        return {"red": (pixels[:1] > 127).half()}
+
     batches = SceneFeatureBatches(features, images, chosen, 3, seed=1)
     seen = set()
     for step in range(6):
@@ -168,6 +172,24 @@ def test_maps_are_padded_at_the_right_and_bottom() -> None:
     found = padded([torch.ones(1, 2, 3), torch.ones(1, 3, 1)], value=7)
     expected = torch.tensor([[[[1, 1, 1], [1, 1, 1], [7, 7, 7]]], [[[1, 7, 7], [1, 7, 7], [1, 7, 7]]]])
     assert torch.equal(found, expected.float())
+
+
+def test_maps_are_continued_with_their_edge() -> None:
+    first = torch.arange(4.0).reshape(1, 2, 2).half()
+    found = continued([first, torch.zeros(1, 3, 4).half()])
+    assert found.dtype == torch.float16
+    assert found[0, 0].tolist() == [[0, 1, 1, 1], [2, 3, 3, 3], [2, 3, 3, 3]]
+
+
+def test_masks_are_sampled_where_pixels_have_their_centres(tmp_path: Path) -> None:
+    """Every third column of ninety is one: a shown pixel of three has its centre on the second."""
+    pixels = np.zeros((90, 90, 3), np.uint8)
+    mask = np.tile(np.arange(90) % 3, (90, 1)).astype(np.uint8)
+    store = open_store(ArrayImages(pixels[None], ["0"]), 90, tmp_path)
+    images = Annotated(store, masks=((PlainMasks([mask]), 0),))
+    for is_mirrored in (False, True):
+        shown = view(images, 0, 30, 512, is_mirrored).mask
+        assert shown is not None and (shown == 1).all()
 
 
 def test_sides_below_sixteen_pixels_are_refused() -> None:

@@ -140,6 +140,12 @@ def test_what_the_encoder_does_not_have_is_refused(settings: dict[str, object], 
         task(**settings)
 
 
+@pytest.mark.parametrize(("kernel", "offset"), [(1, 14.5), (2, 22.5), (3, 14.5), (6, 22.5)])
+def test_scores_lie_in_the_middle_of_what_fc6_reads(kernel: int, offset: float) -> None:
+    """pool5 of the tiny encoder looks 14.5 pixels in, 16 apart; an even kernel reads half a cell further on."""
+    assert task(kernel=kernel).head.scored.offset == offset
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3, 6])
 def test_fc6_of_any_kernel_keeps_the_size_of_its_map(kernel: int) -> None:
     objective = task(kernel=kernel)

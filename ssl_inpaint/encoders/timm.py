@@ -61,8 +61,10 @@ def whole(config: Config) -> nn.Module:
 class TimmEncoder(Encoder):
     """stage1..stageN as timm's `features_only` gives them, normalised with the weights' own mean and deviation.
 
-    Channels and strides are timm's word. `smallest_input` is 32, or the model's own size where it takes no other; some
-    (the Inception family) need more than 32, and then timm's own error says so.
+    Channels and strides are timm's word. Every map is taken to look half a stride in with its first cell, which is
+    right for networks of patches (ConvNeXt, Swin); ResNet's padding has it look half a pixel in: heads learn the rest.
+    `smallest_input` is 32, or the model's own size where it takes no other; some (the Inception family) need more than
+    32, and then timm's own error says so.
     """
 
     smallest_input = 32

@@ -13,8 +13,9 @@ from ssl_inpaint.data.proposals import open_proposals
 from ssl_inpaint.data.specs import open_data
 from ssl_inpaint.data.store import ImageStore, open_store
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.metrics import NOT_COUNTED
 from ssl_inpaint.plans import TransferPlan
-from ssl_inpaint.scenes import IGNORED, Annotated, Scenes
+from ssl_inpaint.scenes import Annotated, Scenes
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,11 @@ def _refuse_misfit(values: np.ndarray, name: str, store: ImageStore, position: i
             f"The mask {name} has {values.shape[1]} x {values.shape[0]} pixels and its image {size[1]} x {size[0]}: "
             "they must be of one size."
         )
-    largest = int(values[values != IGNORED].max(initial=0))
+    largest = int(values[values != NOT_COUNTED].max(initial=0))
     if largest >= classes:
         raise UsageError(
-            f"The mask {name} has the value {largest}, where there are {classes} classes from 0 and {IGNORED} for what "
-            "is not counted: name all classes, or the value to ignore."
+            f"The mask {name} has the value {largest}, where there are {classes} classes from 0 on and {NOT_COUNTED} "
+            "for what is not counted: name all classes, or the value to ignore."
         )
 
 

@@ -33,7 +33,7 @@ def refuse_size(encoder: Encoder, name: str, setting: str, size: int, is_square:
         )
     try:
         with torch.no_grad():
-            encoder.eval()(torch.zeros(1, 3, size, size if is_square else size + size // 3))
+            encoder.eval()(torch.zeros(1, 3, size, size if is_square else size + size // 3 + 1))
     except (AssertionError, RuntimeError) as error:  # a library's network that says no smallest size of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{setting} = {size}: encoder '{name}' does not take it ({reason}).") from None

@@ -28,7 +28,6 @@ class Labelled:
     name: str
     examples: Examples
     labels: Tensor
-    proposals_digest: str = ""  # crops have none
 
     @property
     def dataset(self) -> str:
@@ -86,6 +85,10 @@ class CropFeed:
         batches = ImageBatches(self.parts["train"].examples.store, None, self.crops, batch_size, seed)
         for step in range(count):
             yield train.on_device(batches.at(step), self.runtime).images
+
+    def inputs(self) -> list[str]:
+        """Nothing else is read than images and labels."""
+        return []
 
     def score(self, objective: CropTransfer, name: str, keep: Path | None = None) -> dict[str, float]:
         """Outputs averaged over the protocol's fixed views."""

@@ -31,11 +31,6 @@ class Part(Protocol):
         """Identifies images and annotations by content, wherever they lie."""
         ...
 
-    @property
-    def proposals_digest(self) -> str:
-        """Identifies outside proposals; empty where there are none."""
-        ...
-
     def __len__(self) -> int: ...
 
 
@@ -63,6 +58,10 @@ class Feed(Protocol):
 
     def images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """So many batches of training images on the device, B x 3 x H x W in [0, 1], whose labels are not read."""
+        ...
+
+    def inputs(self) -> list[str]:
+        """What else was read of all splits opened, by content: outside proposals; empty where there are none."""
         ...
 
     def score(self, objective: Any, name: str, keep: Path | None = None) -> dict[str, float]:

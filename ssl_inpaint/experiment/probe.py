@@ -46,7 +46,9 @@ class Probe:
         self.facts = feed.facts()
         if card.pretext == "none":
             calibration.calibrate(encoder, feed.images(calibration.BATCHES, calibration.BATCH_SIZE))
-        refuse_lone_images(self._objective(is_rescaled=False), self.loop.batch_size)
+        objective = self._objective(is_rescaled=False)  # before anything is written: it may refuse its settings
+        if self.part.NEEDS == "labels":  # maps of one image have many values for BatchNorm
+            refuse_lone_images(objective, self.loop.batch_size)
         self.weights = checkpoint.weights_sha256(encoder)
 
     def tune(self) -> float:

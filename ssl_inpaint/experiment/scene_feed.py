@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from ssl_inpaint.scenes import (
 from ssl_inpaint.train import FitConfig
 
 VIEW_BATCH = 16  # images described at a time
+CACHE_GIB = 8.0  # of memory for a frozen encoder's maps of train and val; where it is too small they are made anew
+PIXELS_AT_A_TIME = 64 * 96 * 96  # of a batch for calibration or rescaling, at most
 
 Maps = dict[str, Tensor]  # by stage, C x h x w, of one image
 
@@ -52,6 +55,7 @@ class SceneFeed:
         self._opened: dict[str, Scene] = {}
         self.parts = {name: self.open(name) for name in ("train", "val")}
         self._caches: dict[tuple[str, int, bool], list[Maps]] = {}
+        self._is_kept: bool | None = None  # None: not known yet
 
     def open(self, name: str) -> Scene:
         """One split, decoded and kept apart; UsageError where it is missing or has no objects, or no masks."""
@@ -77,19 +81,21 @@ class SceneFeed:
         images = joined([self.parts[name].images for name in names])
         if not self.is_frozen:
             return SceneBatches(images, self.scenes, loop.batch_size, seed)
-        by_view = []
-        for side, is_mirrored in self.scenes.views:
-            by_view.append([maps for name in names for maps in self._cached(objective, name, side, is_mirrored)])
-        features = [list(views) for views in zip(*by_view, strict=True)]
+        features = self._kept(objective, names) if self._fits(objective) else self._made(objective, names)
         return SceneFeatureBatches(features, images, self.scenes, loop.batch_size, seed)
 
     def images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Batches of squares as high or wide as a training image, so that no padding is among them."""
         side, store = self.scenes.test_side, self.parts["train"].images.store
+        total, batch_size = count * batch_size, max(1, min(batch_size, PIXELS_AT_A_TIME // side**2))
         crops = Crops(size=side, store_size=self.scenes.store_size, smallest_share=1.0, largest_share=1.0)
         batches = ImageBatches(store, None, crops, batch_size, seed_for(self.plan.seed, "calibration"))
-        for step in range(count):
+        for step in range(-(-total // batch_size)):
             yield train.on_device(batches.at(step), self.runtime).images
+
+    def inputs(self) -> list[str]:
+        """The digests of outside proposals, split by split."""
+        return [part.proposals_digest for _, part in sorted(self._opened.items()) if part.proposals_digest]
 
     def score(self, objective: ImageTransfer[Any, Any], name: str, keep: Path | None = None) -> dict[str, float]:
         """Predictions at the size of the original files, scored there."""
@@ -123,12 +129,39 @@ class SceneFeed:
     def _test_maps(self, objective: ImageTransfer[Any, Any], name: str) -> Iterator[tuple[list[int], list[Maps]]]:
         """Positions and maps of a whole split in batches of images of one size."""
         side, part = self.scenes.test_side, self.parts[name]
-        if not self.is_frozen:
+        if not (self.is_frozen and self._fits(objective)):
             yield from self._described(objective, part, side, False)
             return
         cached = self._cached(objective, name, side, False)
         for positions, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH):
             yield positions, [cached[position] for position in positions]
+
+    def _fits(self, objective: ImageTransfer[Any, Any]) -> bool:
+        """True where the maps of all views of train and val may be kept, to go by those of the first image."""
+        if self._is_kept is None:
+            part, (side, is_mirrored) = self.parts["train"], max(self.scenes.views)
+            maps = self._describe(objective, part, [0], side, is_mirrored)[0]
+            count = (len(part) + len(self.parts["val"])) * len(self.scenes.views)
+            needed = count * sum(m.numel() for m in maps.values()) * 2 / 2**30  # two bytes a value
+            self._is_kept = needed <= CACHE_GIB
+            if not self._is_kept:
+                progress.say(f"Features would take {needed:.0f} GiB of memory, so they are made anew in every step.")
+        return self._is_kept
+
+    def _kept(self, objective: ImageTransfer[Any, Any], names: Sequence[str]) -> Callable[[int, int], Maps]:
+        by_view = []
+        for side, is_mirrored in self.scenes.views:
+            by_view.append([maps for name in names for maps in self._cached(objective, name, side, is_mirrored)])
+        return lambda position, one: by_view[one][position]
+
+    def _made(self, objective: ImageTransfer[Any, Any], names: Sequence[str]) -> Callable[[int, int], Maps]:
+        places = [(self.parts[name], place) for name in names for place in range(len(self.parts[name]))]
+
+        def made(position: int, one: int) -> Maps:
+            part, place = places[position]
+            return self._describe(objective, part, [place], *self.scenes.views[one])[0]
+
+        return made
 
     def _cached(self, objective: ImageTransfer[Any, Any], name: str, side: int, is_mirrored: bool) -> list[Maps]:
         """The maps of one view of all images of a split, float16, described once for every head on a frozen encoder."""
@@ -137,8 +170,7 @@ class SceneFeed:
             part, found = self.parts[name], dict[int, Maps]()
             with progress.bar(f"describe {name}", len(part)) as bar:
                 for positions, maps in self._described(objective, part, side, is_mirrored):
-                    kept = [{stage: m.half().cpu() for stage, m in one.items()} for one in maps]
-                    found |= dict(zip(positions, kept, strict=True))
+                    found |= dict(zip(positions, maps, strict=True))
                     bar.advance(len(positions))
             self._caches[key] = [found[position] for position in range(len(part))]
         return self._caches[key]
@@ -148,14 +180,23 @@ class SceneFeed:
     ) -> Iterator[tuple[list[int], list[Maps]]]:
         """Maps by the encoder in eval mode, images of one size together, so that nothing is padded."""
         for positions, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH):
-            views = [self._view(part, position, side, is_mirrored, True) for position in positions]
-            pixels = torch.stack([one.pixels for one in views if one.pixels is not None])
-            with torch.no_grad(), self.runtime.autocast():
-                maps = objective.features(train.on_device(Batch(pixels), self.runtime).images)
-            yield positions, [{stage: m[row] for stage, m in maps.items()} for row in range(len(positions))]
+            yield positions, self._describe(objective, part, positions, side, is_mirrored)
+
+    def _describe(
+        self, objective: ImageTransfer[Any, Any], part: Scene, positions: list[int], side: int, is_mirrored: bool
+    ) -> list[Maps]:
+        """The maps of some images of one size; of a frozen encoder as they are cached, in float16 on the CPU."""
+        views = [self._view(part, position, side, is_mirrored, True) for position in positions]
+        pixels = torch.stack([one.pixels for one in views if one.pixels is not None])
+        with torch.no_grad(), self.runtime.autocast():
+            maps = objective.features(train.on_device(Batch(pixels), self.runtime).images)
+        if self.is_frozen:
+            maps = {stage: m.half().cpu() for stage, m in maps.items()}
+        return [{stage: m[row] for stage, m in maps.items()} for row in range(len(positions))]
 
     def _view(self, part: Scene, position: int, side: int, is_mirrored: bool, has_pixels: bool) -> View:
-        images = part.images if not has_pixels else Annotated(part.images.store)
+        images = replace(part.images, masks=None)  # which are read where they are scored, at their own size
+        images = Annotated(part.images.store) if has_pixels else images
         return view(images, position, side, self.scenes.longest, is_mirrored, has_pixels)
 
 

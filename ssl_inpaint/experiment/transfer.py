@@ -70,6 +70,7 @@ def plan_transfer(
             loop: config.override(getattr(base, loop), "train", settings.get("train", {})),
         }
     )
+    _refuse_unused(changed, mode, settings)
     if changed.rescale != "none" and head.standardize:
         raise UsageError(
             "protocol.rescale and head.standardize exclude each other: rescaling is for networks without BatchNorm; "
@@ -142,8 +143,19 @@ def _refuse_sizes(encoder: Encoder, card: Card, protocol: Protocol) -> None:
     if protocol.crops is not None:
         refuse_size(encoder, card.encoder, "crops.size", protocol.crops.size)
     if protocol.scenes is not None:
-        for name, side in (("sides", min(protocol.scenes.sides)), ("test_side", protocol.scenes.test_side)):
-            refuse_size(encoder, card.encoder, f"scenes.{name}", side, is_square=False)
+        side = protocol.scenes.smallest_side
+        refuse_size(encoder, card.encoder, "the smallest of scenes.sides and scenes.longest / 3", side, is_square=False)
+
+
+def _refuse_unused(protocol: Protocol, mode: str, settings: Mapping[str, Mapping[str, str]]) -> None:
+    """UsageError for a setting that would change nothing but the name of the result."""
+    views = settings.get("protocol", {}).keys() & {"test_views", "cached_views"}
+    if protocol.scenes is not None and views:
+        raise UsageError(f"protocol.{min(views)} is for crops and this protocol shows whole images: leave it out.")
+    if mode == "frozen" and settings.get("head", {}).keys() & {"fixed", "has_fixed_statistics"}:
+        raise UsageError("head.fixed and head.has_fixed_statistics are for fine-tuning and this encoder is frozen.")
+    if settings.get("proposals") and not _reads_proposals(protocol.head):
+        raise UsageError("Faster R-CNN proposes by itself, so --set proposals.FIELD cannot apply: leave it out.")
 
 
 def _feed(plan: TransferPlan, runtime: Runtime) -> Feed:
@@ -152,8 +164,11 @@ def _feed(plan: TransferPlan, runtime: Runtime) -> Feed:
         if plan.protocol.crops is None:
             raise ValueError("a protocol shows crops or scenes")
         return CropFeed(plan, plan.protocol.crops, runtime)
-    has_proposals = plan.protocol.head.get("detector") == "fast"
-    return SceneFeed(plan, plan.protocol.scenes, needs, has_proposals, runtime)
+    return SceneFeed(plan, plan.protocol.scenes, needs, _reads_proposals(plan.protocol.head), runtime)
+
+
+def _reads_proposals(head: Mapping[str, object]) -> bool:
+    return head.get("detector") == "fast"
 
 
 def _own_settings(settings: Mapping[str, Mapping[str, str]], mode: str) -> dict[str, str]:
@@ -178,8 +193,7 @@ def _records(
     plan: TransferPlan, probe: Probe, test: Part, scores: Mapping[str, float], fit_seconds: float
 ) -> list[Record]:
     card, protocol = probe.card, plan.protocol
-    is_from_file = protocol.proposals is not None and protocol.proposals.file
-    proposals = [test.proposals_digest] if is_from_file else []  # by content, not by path
+    settings = config.hash_of(protocol.identity(), card.config_hash, card.encoder_config, *probe.feed.inputs())
     provenance = records.provenance(probe.runtime.describe(), fit_seconds, card.pretraining_seconds, probe.workers)
     return [
         Record(
@@ -197,7 +211,7 @@ def _records(
             metric=name,
             seed=plan.seed,
             recipe=card.recipe,
-            config_hash=config.hash_of(protocol.identity(), card.config_hash, card.encoder_config, *proposals),
+            config_hash=settings,
             value=value,
             higher_is_better=True,
             n_examples=len(test),

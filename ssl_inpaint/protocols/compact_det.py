@@ -24,7 +24,7 @@ def build() -> Protocol:
             "standardize": True,
             "anchor_sides": (16, 32, 64, 128),
         },
-        scenes=Scenes(store_size=128, sides=(128,), test_side=128, longest=256),
+        scenes=Scenes(store_size=128, sides=(128,), test_side=128, longest=384),
         proposals=ProposalConfig(mode="light", short_side=128),
         train=FitConfig(
             steps=400,

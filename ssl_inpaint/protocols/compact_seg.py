@@ -14,7 +14,7 @@ def build() -> Protocol:
         version=1,
         task="seg",
         head={"hidden": (256,), "kernel": 3, "largest_stride": 8, "standardize": True},
-        scenes=Scenes(store_size=144, sides=(112, 128, 144), test_side=128, longest=288),
+        scenes=Scenes(store_size=144, sides=(112, 128, 144), test_side=128, longest=432),
         train=FitConfig(
             steps=300,
             batch_size=8,

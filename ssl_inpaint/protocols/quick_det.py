@@ -22,7 +22,7 @@ def build() -> Protocol:
             "standardize": True,
             "anchor_sides": (16, 32, 64),
         },
-        scenes=Scenes(store_size=80, sides=(80,), test_side=80, longest=128, flip=False),
+        scenes=Scenes(store_size=80, sides=(80,), test_side=80, longest=240, flip=False),
         proposals=ProposalConfig(mode="light", short_side=80),
         train=fit.model_copy(update={"learning_rate": 3e-4}),
         frozen_train=fit,

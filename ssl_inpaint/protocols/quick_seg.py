@@ -15,7 +15,7 @@ def build() -> Protocol:
         version=1,
         task="seg",
         head={"hidden": (128,), "kernel": 3, "largest_stride": 8, "standardize": True},
-        scenes=Scenes(store_size=80, sides=(80,), test_side=80, longest=128, flip=False),
+        scenes=Scenes(store_size=80, sides=(80,), test_side=80, longest=240, flip=False),
         train=fit.model_copy(update={"learning_rate": 3e-4}),
         frozen_train=fit,
     )

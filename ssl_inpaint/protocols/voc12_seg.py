@@ -6,7 +6,8 @@ numbers train on SBD and are on seg11valid: `voc2012:VOCdevkit` with SBD beside 
 Cost: not measured; it wants a large GPU.
 Deviation: images are shown with a short side of 375 pixels and mirrored at random, 20 a step, padded to the largest;
 FCN shows them as they are, one by one, and divides the loss by the pixels of each.
-Deviation: fc6 and fc7 are drawn anew, as the paper does, and not ImageNet's.
+Deviation: fc6 and fc7 are drawn anew, as the paper does, and not ImageNet's; the scores' layer too, which FCN begins
+at zero, and all biases learn twice as fast without decay.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssl_inpaint import detection_metrics as metrics
 from ssl_inpaint.core import Batch, Detections, Encoder, Objects, Player, TransferFacts, Truth
+from ssl_inpaint.errors import UsageError
 from ssl_inpaint.metrics import ApKind
 from ssl_inpaint.transfer import heads
 from ssl_inpaint.transfer.regions import Detector, DetectorConfig
@@ -48,12 +49,12 @@ class Detection:
     def losses(self, batch: Batch, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """The sum of the losses of classes and boxes, and for Faster R-CNN of its proposals' scores and boxes.
 
-        Difficult objects are not trained on, as in the published code.
+        Which regions are read is drawn by torch's global generator, which the loop seeds for every step.
+        Deviation: difficult objects are not trained on, as in Faster R-CNN's code; Fast R-CNN's trains on them.
         """
         if batch.truths is None or batch.sizes is None:
             raise ValueError("a batch for detection needs objects and the sizes of its images")
-        if batch.features is None and self.config.has_fixed_statistics:
-            heads.fix_statistics(self.encoder)
+        heads.fix_statistics(self.encoder, self.config)
         features = self.features(batch.images) if batch.features is None else batch.features
         targets = [_target(truth) for truth in batch.truths]
         proposals = [self._trained_on(truth, t["boxes"]) for truth, t in zip(batch.truths, targets, strict=True)]
@@ -127,4 +128,13 @@ def _stages(encoder: Encoder, config: Config) -> list[str]:
     if not config.pyramid:
         return [heads.chosen_stage(encoder, config.stage, config.largest_stride)]
     by_stride = {stage.stride: name for name, stage in encoder.stages.items() if 4 <= stage.stride <= 32}
+    if config.stage:
+        raise UsageError(f"head.stage = {config.stage}: a pyramid reads all stages, so leave it out.")
+    if len(by_stride) < 2:
+        raise UsageError("head.pyramid = true: the encoder has not two stages of strides 4 to 32; set it to false.")
+    if config.detector == "faster" and len(config.anchor_sides) > len(by_stride):
+        raise UsageError(
+            f"head.anchor_sides = {config.anchor_sides}: a pyramid of {len(by_stride)} stages takes one side each, so "
+            f"give {len(by_stride)} or fewer."
+        )
     return [by_stride[stride] for stride in sorted(by_stride)]

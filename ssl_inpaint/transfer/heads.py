@@ -70,7 +70,9 @@ def initialise(head: nn.Module, deviation: float | None) -> None:
                 nn.init.constant_(layer.bias, 0.1)
 
 
-def player(encoder: Encoder, head: nn.Module, config: HeadConfig, is_frozen: bool, fixed: Sequence[str] = ()) -> Player:
+def player(
+    encoder: Encoder, head: nn.Module, config: HeadConfig, is_frozen: bool, fixed: tuple[str, ...] = ()
+) -> Player:
     """The head alone on a frozen encoder, head and encoder together when fine-tuning, all but what is `fixed`."""
     bias_ratio = config.bias_learning_rate_ratio
     groups = _groups(dict(head.named_parameters()), 1.0, bias_ratio)
@@ -78,7 +80,7 @@ def player(encoder: Encoder, head: nn.Module, config: HeadConfig, is_frozen: boo
         return Player(head, groups)
     learning = {}
     for name, parameter in encoder.named_parameters():
-        is_fixed = name.startswith(tuple(fixed))
+        is_fixed = name.startswith(fixed)
         parameter.requires_grad_(not is_fixed)
         if not is_fixed:
             learning[name] = parameter
@@ -94,10 +96,14 @@ def refuse_unknown_parameters(encoder: Encoder, fixed: Sequence[str]) -> None:
             raise unknown_name("parameter of the encoder", beginning, {name.rpartition(".")[0] for name in names})
 
 
-def fix_statistics(encoder: Encoder) -> None:
-    """Puts the encoder's BatchNorm layers, and them alone, in eval mode; training mode undoes it, so call it again."""
-    for module in encoder.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+def fix_statistics(encoder: Encoder, config: WholeImageConfig) -> None:
+    """Puts BatchNorm layers in eval mode whose statistics are to stay: all, or those among what is fixed.
+
+    Training mode undoes it, so it is called in every step.
+    """
+    for name, module in encoder.named_modules():
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if is_norm and (config.has_fixed_statistics or f"{name}.".startswith(config.fixed)):
             module.eval()
 
 

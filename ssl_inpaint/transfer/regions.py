@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -13,6 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align, roi_pool
+from torchvision.ops.poolers import initLevelMapper
 
 from ssl_inpaint.core import Stage
 from ssl_inpaint.transfer import heads
@@ -28,6 +31,8 @@ class DetectorConfig(heads.WholeImageConfig):
     """Fast R-CNN's published settings (Girshick 2015); Faster R-CNN's where it proposes by itself (Ren et al. 2015).
 
     Deviation: RoIAlign in place of RoI pooling unless asked, since small maps lose much to its rounding.
+    Deviation: the loss of boxes bends at 1/9, torchvision's way, where Fast R-CNN's bends at 1.
+    Deviation: an image without objects teaches background; Fast R-CNN leaves such images out.
     """
 
     detector: Literal["fast", "faster"] = "fast"  # proposals from outside, or from a network trained along
@@ -57,7 +62,8 @@ class Detector(nn.Module):
         widths = [stage.channels for stage in stages.values()]
         self.pyramid = FeaturePyramidNetwork(widths, PYRAMID_CHANNELS) if config.pyramid else None
         channels = PYRAMID_CHANNELS if config.pyramid else widths[0]
-        self.proposer = _proposer(config, channels, len(stages)) if config.detector == "faster" else None
+        is_faster = config.detector == "faster"
+        self.proposer = _proposer(config, channels, list(stages.values())) if is_faster else None
         self.regions = _regions(config, self.stages, channels, classes)
 
     def forward(
@@ -74,7 +80,8 @@ class Detector(nn.Module):
         """
         maps, losses = self._maps(features), dict[str, Tensor]()
         if self.proposer is not None:
-            found, losses = self.proposer(self._frame(maps, sizes), maps, targets)
+            with torch.autocast(next(iter(maps.values())).device.type, enabled=False):  # half a pixel counts in a box
+                found, losses = self.proposer(ImageList(next(iter(maps.values())), list(sizes)), maps, targets)
         else:
             found = [p if len(p) else _whole(size, p) for p, size in zip(proposals, sizes, strict=True)]
         detections, more = self.regions(maps, found, list(sizes), targets)
@@ -88,19 +95,35 @@ class Detector(nn.Module):
 
     def _maps(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps = {name: self.norms[name](features[name]) for name in self.stages}
-        # Regions are pooled and boxes made in float32, whatever the encoder computed in.
+        # Regions are pooled and proposals made in float32, whatever the encoder computed in.
         return {n: m.float() for n, m in (maps if self.pyramid is None else self.pyramid(maps)).items()}
 
-    def _frame(self, maps: Mapping[str, Tensor], sizes: Sizes) -> ImageList:
-        """What anchors are laid on: only its shape is read, so that they lie one stride apart."""
-        name, finest = next(iter(maps.items()))
-        stride = self.stages[name].stride
-        shape = (len(sizes), 3, finest.shape[-2] * stride, finest.shape[-1] * stride)
-        return ImageList(finest.new_zeros(()).expand(shape), list(sizes))
+
+class Anchors(nn.Module):
+    """torchvision's anchors, laid where the cells of each map look, exactly one stride apart."""
+
+    def __init__(self, sides: Sequence[tuple[int, ...]], stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.stages = list(stages)
+        self.shapes = AnchorGenerator(tuple(sides), (ASPECT_RATIOS,) * len(self.stages))
+
+    def num_anchors_per_location(self) -> list[int]:
+        """How many shapes a cell has, map by map: what RPNHead is built for."""
+        found: list[int] = self.shapes.num_anchors_per_location()
+        return found
+
+    def forward(self, images: ImageList, maps: Sequence[Tensor]) -> list[Tensor]:
+        """A x 4 anchors for each image, all maps one after the other."""
+        first = maps[0]
+        self.shapes.set_cell_anchors(first.dtype, first.device)
+        strides = [[torch.tensor(stage.stride, device=first.device)] * 2 for stage in self.stages]
+        levels = self.shapes.grid_anchors([list(m.shape[-2:]) for m in maps], strides)
+        moved = torch.cat([level + stage.offset for level, stage in zip(levels, self.stages, strict=True)])
+        return [moved] * len(images.image_sizes)
 
 
 class RegionPool(nn.Module):
-    """Regions of one map, pooled to a grid; exact wherever the encoder's padding has put the centres of cells."""
+    """Regions of one map, pooled to a grid where the cells look by `Stage.offset`, whatever the encoder's padding."""
 
     def __init__(self, name: str, stage: Stage, grid: int, is_maximum: bool) -> None:
         super().__init__()
@@ -119,10 +142,7 @@ class RegionPool(nn.Module):
 
 
 def _regions(config: DetectorConfig, stages: Mapping[str, Stage], channels: int, classes: int) -> RoIHeads:
-    name, stage = next(iter(stages.items()))
-    pool: nn.Module = RegionPool(name, stage, config.grid, config.pooling == "max")
-    if config.pyramid:
-        pool = MultiScaleRoIAlign(list(stages), config.grid, sampling_ratio=2)
+    pool = _pyramid_pool(config, stages) if config.pyramid else _pool(config, stages)
     hidden, width = heads.fully_connected(channels * config.grid**2, config)
     predictor = FastRCNNPredictor(width, classes + 1)
     box_head = nn.Sequential(nn.Flatten(), *hidden)
@@ -146,9 +166,25 @@ def _regions(config: DetectorConfig, stages: Mapping[str, Stage], channels: int,
     )
 
 
-def _proposer(config: DetectorConfig, channels: int, levels: int) -> RegionProposalNetwork:
-    sides = [tuple(config.anchor_sides)] if levels == 1 else _shared_out(config.anchor_sides, levels)
-    anchors = AnchorGenerator(tuple(sides), (ASPECT_RATIOS,) * levels)
+def _pool(config: DetectorConfig, stages: Mapping[str, Stage]) -> nn.Module:
+    ((name, stage),) = stages.items()
+    return RegionPool(name, stage, config.grid, config.pooling == "max")
+
+
+def _pyramid_pool(config: DetectorConfig, stages: Mapping[str, Stage]) -> nn.Module:
+    pool: Any = MultiScaleRoIAlign(list(stages), config.grid, sampling_ratio=2)
+    levels = [round(math.log2(stage.stride)) for stage in stages.values()]
+    pool.scales = [1 / stage.stride for stage in stages.values()]  # it would guess them from the first batch
+    pool.map_levels = initLevelMapper(levels[0], levels[-1])
+    return cast(nn.Module, pool)
+
+
+def _proposer(config: DetectorConfig, channels: int, stages: Sequence[Stage]) -> RegionProposalNetwork:
+    sides: list[tuple[int, ...]] = [tuple(config.anchor_sides)]
+    if len(stages) > 1:  # one side a map, small ones on fine maps; the last again where there are more maps
+        last = len(config.anchor_sides) - 1
+        sides = [(config.anchor_sides[min(level, last)],) for level in range(len(stages))]
+    anchors = Anchors(sides, stages)
     return RegionProposalNetwork(
         anchors,
         RPNHead(channels, anchors.num_anchors_per_location()[0]),
@@ -160,11 +196,6 @@ def _proposer(config: DetectorConfig, channels: int, levels: int) -> RegionPropo
         post_nms_top_n={"training": TRAINED_PROPOSALS, "testing": config.proposals_per_image},
         nms_thresh=0.7,
     )
-
-
-def _shared_out(sides: Sequence[int], levels: int) -> list[tuple[int, ...]]:
-    """One side of anchors a level, small ones on fine maps; the last is repeated where there are more levels."""
-    return [(sides[min(level, len(sides) - 1)],) for level in range(levels)]
 
 
 def _whole(size: tuple[int, int], like: Tensor) -> Tensor:

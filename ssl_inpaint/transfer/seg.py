@@ -13,16 +13,17 @@ from torch.nn import functional
 from ssl_inpaint import segmentation_metrics as metrics
 from ssl_inpaint.core import Batch, Encoder, Player, Stage, TransferFacts
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.metrics import NOT_COUNTED
 from ssl_inpaint.transfer import heads
 
 NEEDS = "masks"
-IGNORED = 255
+STRIP_VALUES = 2**24  # scores held at once when predicting, in values
 
 
 class Config(heads.WholeImageConfig):
     """FCN-32s of paper section 5.2 (Long et al. 2015) on the deepest map, and its finer variants."""
 
-    hidden: tuple[int, ...] = (4096, 4096)  # channels of fc6 and fc7 as convolutions; none: a linear classifier a cell
+    # `hidden` are the channels of fc6 and fc7 as convolutions; none: a linear classifier a cell.
     kernel: int = Field(6, ge=1)  # cells a side that fc6 reads
     largest_stride: int = Field(32, ge=1)
     skips: int = Field(0, ge=0, le=4)  # finer maps whose scores are added: 0 is FCN-32s, 1 is 16s, 2 is 8s
@@ -36,8 +37,8 @@ def build(config: Config, encoder: Encoder, facts: TransferFacts) -> Segmentatio
 class Segmentation:
     """One player: the head alone on a frozen encoder, head and encoder together when fine-tuning.
 
-    Deviation: scores are interpolated between the centres of cells, wherever the encoder's padding has put these, where
-    FCN pads conv1 by 100 pixels and crops by an offset worked out for one network.
+    Deviation: scores are interpolated between the centres of cells, wherever the encoder's padding has put these
+    (`Stage.offset`), where FCN pads conv1 by 100 pixels and crops by an offset worked out for one network.
     Deviation: fc6 pads its map so that small images keep all of it.
     """
 
@@ -57,14 +58,13 @@ class Segmentation:
         """Cross-entropy, the mean over all pixels that are counted."""
         if batch.labels is None:
             raise ValueError("a batch for segmentation needs masks as labels")
-        if batch.features is None and self.config.has_fixed_statistics:
-            heads.fix_statistics(self.encoder)
+        heads.fix_statistics(self.encoder, self.config)
         features = self.features(batch.images) if batch.features is None else batch.features
         height, width = batch.labels.shape[-2:]
         scores = self.head(features)
         logits = _at_pixels(scores, (height, width), (height, width))
-        total = functional.cross_entropy(logits, batch.labels, ignore_index=IGNORED, reduction="sum")
-        yield "segmenter", total / (batch.labels != IGNORED).sum().clamp(min=1)
+        total = functional.cross_entropy(logits, batch.labels, ignore_index=NOT_COUNTED, reduction="sum")
+        yield "segmenter", total / (batch.labels != NOT_COUNTED).sum().clamp(min=1)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The maps that are read: the deepest, then the finer ones."""
@@ -83,8 +83,13 @@ class Segmentation:
         maps, stage = self.head(batch.features)
         found = []
         for one, shown, size in zip(maps, batch.sizes.tolist(), sizes, strict=True):
-            logits = _at_pixels((one[None], stage), (shown[0], shown[1]), size)
-            found.append(logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy())
+            down, across = _centres((shown[0], shown[1]), size)
+            strip = max(1, STRIP_VALUES // (len(one) * size[1]))  # rows at a time: photographs have many pixels
+            strips = [
+                _resampled(one[None], stage, down[row : row + strip], across)[0].argmax(dim=0)
+                for row in range(0, size[0], strip)
+            ]
+            found.append(torch.cat(strips).to(torch.uint8).cpu().numpy())
         return found
 
     def score(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
@@ -124,13 +129,16 @@ class FullyConvolutional(nn.Module):
             width, kernel = hidden, 1
         layers.append(nn.Conv2d(width, classes, 1))
         self.deepest, self.coarse = deepest, nn.Sequential(*layers)
+        # fc6 of an even kernel reads one cell more on the far side, so it looks half a cell further.
+        uneven = (config.kernel % 2 == 0) * coarse.stride / 2 if config.hidden else 0.0
+        self.scored = Stage(classes, coarse.stride, coarse.offset + uneven)
         heads.initialise(self.coarse, config.initial_deviation)
         self.finer = nn.ModuleDict({name: _silent(nn.Conv2d(stage.channels, classes, 1)) for name, stage in finer})
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Stage]:
         """B x K x h x w float32 scores of the finest map read, and the stage whose cells they are."""
         scores: Tensor = self.coarse(self.norms[self.deepest](features[self.deepest])).float()
-        stage = self.stages[self.deepest]
+        stage = self.scored
         for name, convolution in self.finer.items():
             maps = features[name]
             there = self.stages[name]
@@ -150,8 +158,13 @@ def _silent(convolution: nn.Conv2d) -> nn.Conv2d:
 def _at_pixels(scores: tuple[Tensor, Stage], shown: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Scores at every pixel of an image of `size`, of which the encoder was shown a copy of the size `shown`."""
     maps, stage = scores
-    centres = [(np.arange(n) + 0.5) * s / n for n, s in zip(size, shown, strict=True)]
-    return _resampled(maps, stage, centres[0], centres[1])
+    return _resampled(maps, stage, *_centres(shown, size))
+
+
+def _centres(shown: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The centres of the rows and columns of an image of `size`, in pixels of the copy of the size `shown`."""
+    rows, columns = ((np.arange(n) + 0.5) * s / n for n, s in zip(size, shown, strict=True))
+    return rows, columns
 
 
 def _resampled(maps: Tensor, stage: Stage, down: np.ndarray, across: np.ndarray) -> Tensor:
