@@ -235,7 +235,7 @@ def test_resume_takes_no_other_option(more: str, named: str, desk: Path) -> None
         (f"{TRANSFER} --from runs/ours", "There are no weights at 'runs/ours'"),
         (f"{TRANSFER} --set head.stage=conv55", "Did you mean 'conv5'?"),
         (f"{TRANSFER} --set protocol.task=det", "task"),
-        (f"{TRANSFER} --protocol compact", "Did you mean 'compact_cls'?"),
+        (f"{TRANSFER} --protocol compact_clss", "Did you mean 'compact_cls'?"),
         (f"{RETRIEVE} --descriptor hogg", "Did you mean 'hog'?"),
         (f"{RETRIEVE} --descriptor hog --descriptor hog", "is named twice"),
         (f"{RETRIEVE} --descriptor random:compact_alexnet@conv55", "Did you mean 'conv5'?"),

@@ -24,13 +24,13 @@ def refuse_used(folder: Path) -> None:
 
 def refuse_size(encoder: Encoder, name: str, setting: str, size: int, is_square: bool = True) -> None:
     """UsageError where the encoder cannot take images of that many pixels a side; or not square, of that short side."""
-    if size < encoder.smallest_input:
-        raise UsageError(f"{setting} = {size}: encoder '{name}' takes {encoder.smallest_input} pixels or more.")
     if not is_square and getattr(encoder, "is_fixed", False):
         raise UsageError(
             f"Encoder '{name}' takes square images of {encoder.smallest_input} pixels only and this task shows whole "
             "images of any shape: choose another encoder, such as timm:resnet18."
         )
+    if size < encoder.smallest_input:
+        raise UsageError(f"{setting} = {size}: encoder '{name}' takes {encoder.smallest_input} pixels or more.")
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, size, size if is_square else size + size // 3 + 1))

@@ -47,6 +47,8 @@ class Probe:
         if card.pretext == "none":
             calibration.calibrate(encoder, feed.images(calibration.BATCHES, calibration.BATCH_SIZE))
         objective = self._objective(is_rescaled=False)  # before anything is written: it may refuse its settings
+        if self.protocol.rescale != "none":
+            rescaling.refuse_normalization(encoder, card.encoder)
         if self.part.NEEDS == "labels":  # maps of one image have many values for BatchNorm
             refuse_lone_images(objective, self.loop.batch_size)
         self.weights = checkpoint.weights_sha256(encoder)

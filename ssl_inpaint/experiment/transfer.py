@@ -143,8 +143,8 @@ def _refuse_sizes(encoder: Encoder, card: Card, protocol: Protocol) -> None:
     if protocol.crops is not None:
         refuse_size(encoder, card.encoder, "crops.size", protocol.crops.size)
     if protocol.scenes is not None:
-        side = protocol.scenes.smallest_side
-        refuse_size(encoder, card.encoder, "the smallest of scenes.sides and scenes.longest / 3", side, is_square=False)
+        side, those = protocol.scenes.smallest_side, "scenes.sides, scenes.test_side and scenes.longest / 3"
+        refuse_size(encoder, card.encoder, f"the smallest of {those}", side, is_square=False)
 
 
 def _refuse_unused(protocol: Protocol, mode: str, settings: Mapping[str, Mapping[str, str]]) -> None:
