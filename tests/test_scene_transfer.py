@@ -32,7 +32,7 @@ from ssl_inpaint.data.specs import open_data
 from ssl_inpaint.data.store import ImageStore
 from ssl_inpaint.detection_metrics import mean_average_precision_of_detections
 from ssl_inpaint.errors import Failure, UsageError
-from ssl_inpaint.experiment import data, transfer
+from ssl_inpaint.experiment import data, scene_feed, transfer
 from ssl_inpaint.experiment.scene_feed import SceneFeed
 from ssl_inpaint.plans import TransferPlan, read_plan
 from ssl_inpaint.records import Ledger, Record
@@ -51,11 +51,15 @@ Settings = Mapping[str, Mapping[str, str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of its own, and one thread: these networks are too small for more."""
+    """A cache of its own, one thread, as these networks are too small for more, and a catalog that is read once.
+
+    Every run reads all parts a dozen times, which takes longer than all else that these small ones do.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_INPAINT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(catalog, "parts", cache(catalog.parts))
         yield
     torch.set_num_threads(threads)
 
@@ -99,6 +103,11 @@ def run(plan: TransferPlan, folder: Path, ledger: Ledger | None = None, resume: 
     return transfer.transfer(plan, folder, CPU, ledger, resume)
 
 
+def checkpoint_of(folder: Path, label: str = "final") -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / label / "checkpoint.pt", weights_only=True)
+    return found
+
+
 def means(scores: Mapping[str, float]) -> dict[str, float]:
     """The scores that become records: those of no single class."""
     return {name: value for name, value in scores.items() if ":" not in name}
@@ -106,16 +115,12 @@ def means(scores: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that was left to end, with its predictions kept."""
+    """A run that was left to end."""
 
     plan: TransferPlan
     made: transfer.Transferred
     ledger: Ledger
     encoder: Encoder  # as it was opened, looked at after the run
-
-    @property
-    def predictions(self) -> Path:
-        return self.made.folder / "predictions"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +138,7 @@ def finished(
             opened.append(plain(*arguments))
             return opened[-1]
 
-        plan = plan_of(kind, f"shapes:{shapes_folder}", source, mode, has_predictions=True)
+        plan = plan_of(kind, f"shapes:{shapes_folder}", source, mode)
         ledger = Ledger(root / "measured.jsonl")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "open_encoder", open_encoder)
@@ -190,16 +195,17 @@ def put_voc(root: Path) -> str:
 
 
 def put_coco(root: Path) -> str:
-    """Boxes alone, in COCO's format; of every image's second object there is a crowd."""
+    """Boxes alone, in COCO's format: beside each object a crowd, and nothing at all in the last image of a split."""
     for part, first in (("train", 100), ("val", 200), ("test", 300)):
         images, annotations = [], []
         for i in range(4):
             image, _, label = picture(first + i)
             save(image, root / part / f"{first + i}.png")
             x1, y1, x2, y2 = BOXES[i]
-            images.append({"id": first + i, "file_name": f"{first + i}.png", "width": image.width, "height": image.height})
+            size = {"width": image.width, "height": image.height}
+            images.append({"id": first + i, "file_name": f"{first + i}.png", **size})
             own = {"image_id": first + i, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            annotations += [own, {**own, "bbox": [x1, y1, 8, 8], "iscrowd": 1}]
+            annotations += [own, {**own, "bbox": [x1, y1, 8, 8], "iscrowd": 1}] if i < 3 else []
         categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations").mkdir(exist_ok=True)
@@ -289,15 +295,11 @@ def test_the_mean_of_the_classes_in_the_truth_is_the_miou(
     assert 0 in values and np.mean(each) == pytest.approx(scores["mIoU"])
 
 
-def test_only_fine_tuning_changes_the_encoder_it_trains(
-    finished: Callable[[str, str], Finished], source: Path
-) -> None:
+def test_only_fine_tuning_changes_the_encoder_it_trains(finished: Callable[[str, str], Finished], source: Path) -> None:
     given, _ = checkpoint.read_weights(source)
     for kind in KINDS:
         for mode in ("frozen", "finetune"):
-            (trained,) = torch.load(
-                finished(kind, mode).made.folder / "final" / "checkpoint.pt", weights_only=True
-            )["modules"].values()
+            (trained,) = checkpoint_of(finished(kind, mode).made.folder)["modules"].values()
             own = {name.removeprefix("encoder."): v for name, v in trained.items() if name.startswith("encoder.")}
             assert own.keys() == (given.keys() if mode == "finetune" else set())
             assert mode == "frozen" or not torch.equal(own["conv1.weight"], given["conv1.weight"])
@@ -358,7 +360,7 @@ def test_a_stopped_measurement_resumes_to_the_scores_of_one_left_alone(
 ) -> None:
     """Which is also that one seed gives the same numbers twice."""
     whole, ledger = finished(kind, mode), Ledger(tmp_path / "measured.jsonl")
-    plan, plain = whole.plan.model_copy(update={"has_predictions": False}), batches.at
+    plain = batches.at
 
     def at(self: Any, step: int) -> Batch:
         if step == 2:
@@ -367,13 +369,23 @@ def test_a_stopped_measurement_resumes_to_the_scores_of_one_left_alone(
 
     with monkeypatch.context() as patch, pytest.raises(train.Interrupted, match=r"The run folder is .*halves\."):
         patch.setattr(batches, "at", at)
-        run(plan, tmp_path / "halves", ledger)
-    half = torch.load(tmp_path / "halves" / "final" / "checkpoint.pt", weights_only=True)["step"]
+        run(whole.plan, tmp_path / "halves", ledger)
+    half = checkpoint_of(tmp_path / "halves")["step"]
     assert 0 < half < STEPS and not ledger.read()
-    resumed = run(plan, tmp_path / "halves", ledger, resume=True)
+    resumed = run(whole.plan, tmp_path / "halves", ledger, resume=True)
     assert resumed.scores == whole.made.scores
     assert [r.config_hash for r in ledger.read()] == [r.config_hash for r in whole.made.records]
     assert not (tmp_path / "halves" / "predictions").exists()  # nobody asked for them
+
+
+def test_maps_that_do_not_fit_into_memory_are_made_anew(
+    finished: Callable[[str, str], Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished("fast", "frozen")
+    monkeypatch.setattr(scene_feed, "CACHE_GIB", 0.0)
+    made = run(whole.plan, tmp_path / "run")
+    assert made.scores == pytest.approx(whole.made.scores, abs=1e-3)  # images described one by one: other rounding
+    assert [r.config_hash for r in made.records] == [r.config_hash for r in whole.made.records]
 
 
 # Test is kept apart
@@ -409,9 +421,7 @@ def test_test_is_read_once_after_all_training_and_decides_nothing(
         result = run(plan_of(kind, spec, source, settings=RATES), tmp_path / name)
         assert seen[:3] == [f"{KINDS[kind][0]} {label}" for label in FITS]
         assert sorted(seen[3:]) == [f"test {position}" for position in range(10)]
-        heads = [
-            torch.load(tmp_path / name / label / "checkpoint.pt", weights_only=True)["modules"] for label in FITS
-        ]
+        heads = [checkpoint_of(tmp_path / name, label)["modules"] for label in FITS]
         tuning = json.loads((tmp_path / name / "scores.json").read_text())["tuning"]
         made[name] = [result.scores, result.learning_rate, tuning, heads]
     assert made["plain"][0] != made["other"][0] and made["plain"][1:3] == made["other"][1:3]
@@ -467,7 +477,8 @@ def knowing_feed(kind: str, spec: str, mode: str) -> tuple[SceneFeed, Knowing]:
     ]
     masks = []
     for position in order if test.split.masks is not None else ():
-        mask, (height, width) = test.split.masks.read(position).copy(), test.original_size(position)
+        place = int(test.images.store.kept[position])
+        mask, (height, width) = test.split.masks.read(place).copy(), test.original_size(position)
         across, down = max(0, width - 3 * height) // 2, max(0, height - 3 * width) // 2
         mask[mask == 255] = 3  # wrong, where nothing is counted
         masks.append(mask[down : height - down, across : width - across])
@@ -478,18 +489,20 @@ def knowing_feed(kind: str, spec: str, mode: str) -> tuple[SceneFeed, Knowing]:
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
 @pytest.mark.parametrize("kind", ["faster", "seg"])
-@pytest.mark.parametrize("layout", ["shapes", "voc"])
+@pytest.mark.parametrize("layout", ["shapes", "voc", "damaged"])
 def test_who_knows_the_truth_scores_one_exactly(
     layout: str, kind: str, mode: str, shapes_folder: Path, tmp_path: Path
 ) -> None:
     spec = f"shapes:{shapes_folder}" if layout == "shapes" else put_voc(tmp_path)
+    if layout == "damaged":  # one image cannot be read, and is left out with its annotation
+        (tmp_path / "VOCdevkit" / "VOC2007" / "JPEGImages" / "300.png").write_bytes(b"")
     feed, knowing = knowing_feed(kind, spec, mode)
     scores = feed.score(knowing, "test")  # type: ignore[arg-type]
     present = {name: value for name, value in scores.items() if not np.isnan(value)}
     assert present == dict.fromkeys(present, 1.0) and [*present][: len(MAPS)] == (IOUS if kind == "seg" else MAPS)[:2]
-    if layout == "voc":
-        kept = {(44, 60), (40, 120), (64, 48)}  # of the wide one its middle
-        assert set(knowing.sizes) == kept and len(knowing.sizes) == 4
+    if layout != "shapes":
+        readable = [(44, 60), (44, 60)] if layout == "voc" else [(44, 60)]
+        assert sorted(knowing.sizes) == [(40, 120), *readable, (64, 48)]  # of the wide one its middle
 
 
 def test_boxes_come_back_in_pixels_of_the_file(tmp_path: Path) -> None:
@@ -504,8 +517,9 @@ def test_an_object_in_the_part_that_is_cut_off_counts_as_missed(tmp_path: Path) 
     file.write_text(re.sub(r"<xmin>65</xmin>(.*)<xmax>98<", r"<xmin>1</xmin>\1<xmax>34<", file.read_text()))
     feed, knowing = knowing_feed("faster", spec, "finetune")
     scores = feed.score(knowing, "test")  # type: ignore[arg-type]
-    # Two objects of each class: one class is found whole, of the other one object is found and one box is no object.
-    assert sorted(value for name, value in scores.items() if name.startswith("AP (area)")) == [0.25, 1.0]
+    # Of either class there are two objects; the boat that is cut off is missed, and what is left of its box is wrong.
+    each = {name: value for name, value in scores.items() if name.startswith("AP (area)") and not np.isnan(value)}
+    assert each == {"AP (area): boat": 0.25, "AP (area): bus": 1.0}
 
 
 # What random features can do
@@ -523,7 +537,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Learned
     """Random frozen features on easy scenes: one large upright object on a drawn background."""
     look = {"most_objects": 1, "smallest_side": 0.5, "largest_side": 0.7, "most_turn_degrees": 10.0, "size": 80}
     plain = {"strange_texture_share": 0.0, "photograph_share": 0.0, "most_occluders": 0}
-    config = shapes.Config(train=150, val=10, test=40, **look, **plain)
+    config = shapes.Config(train=150, val=10, test=30, **look, **plain)
     folder = shapes.make_shapes(tmp_path_factory.mktemp("easy") / "shapes", config)
 
     @cache
@@ -544,21 +558,21 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Learned
 
 
 def test_random_features_segment_better_than_saying_background(learned: Callable[[str], Learned]) -> None:
-    """Of seeds 0 to 4 the mIoU was 0.194, 0.119, 0.125, 0.165 and 0.119."""
+    """Of seeds 0 to 5 the mIoU was 0.123, 0.141, 0.115, 0.125, 0.138 and 0.170; who sees background only has 0.067."""
     found = learned("seg")
     assert found.split.masks is not None
     matrix = np.zeros((11, 11), np.int64)
     for i in range(len(found.split.masks)):
         truth = found.split.masks.read(i)
         matrix += segmentation_metrics.confusion(np.zeros_like(truth), truth, 11)
-    trivial = segmentation_metrics.mean_iou(matrix)  # 0.73 / 11
-    assert trivial == pytest.approx(0.066, abs=0.005)
+    trivial = segmentation_metrics.mean_iou(matrix)  # the background's share of 0.74, over 11 classes
+    assert trivial == pytest.approx(0.067, abs=5e-4)
     assert 0.09 < found.scores["mIoU"] < 0.4
 
 
 def test_random_features_detect_something(learned: Callable[[str], Learned]) -> None:
-    """Of seeds 0 to 4 the mAP was 0.270, 0.229, 0.169, 0.201 and 0.226; who finds nothing has 0."""
-    assert 0.1 < learned("fast").scores["mAP (11-point)"] < 0.6
+    """Of seeds 0 to 5 the mAP was 0.244, 0.255, 0.106, 0.197, 0.213 and 0.278; who finds nothing has 0."""
+    assert 0.08 < learned("fast").scores["mAP (11-point)"] < 0.6
 
 
 # Predictions, for others to score
@@ -584,42 +598,33 @@ def read_detections(folder: Path) -> tuple[list[Detections], list[Objects], list
     return detections, objects, [image["file_name"] for image in truth["images"]]
 
 
-def test_boxes_that_were_kept_give_the_recorded_map(
-    learned: Callable[[str], Learned], finished: Callable[[str, str], Finished]
-) -> None:
-    runs = [(learned("fast").scores, learned("fast").predictions)]
-    runs += [(end.made.scores, end.predictions) for end in (finished("fast", "finetune"), finished("faster", "frozen"))]
-    for scores, folder in runs:
-        assert {entry.name for entry in folder.iterdir()} == {"detections.json", "ground_truth.json", "gallery.png"}
-        detections, objects, _ = read_detections(folder)
-        for way in ("11-point", "area"):
-            mean, _ = mean_average_precision_of_detections(detections, objects, 10, way)  # type: ignore[arg-type]
-            # Scores are kept to five decimals: where that makes two equal, the order in the ranking may change.
-            assert mean == pytest.approx(scores[f"mAP ({way})"], abs=2e-3)
-    detections, objects, names = read_detections(runs[0][1])
-    split = learned("fast").split
-    assert names == [split.images.name(i) for i in range(len(split.images))]
-    for kept, true in zip(objects, split.objects or (), strict=True):
+def test_boxes_that_were_kept_give_the_recorded_map(learned: Callable[[str], Learned]) -> None:
+    found = learned("fast")
+    files = {file.name for file in found.predictions.iterdir()}
+    assert files == {"detections.json", "ground_truth.json", "gallery.png"}
+    detections, objects, names = read_detections(found.predictions)
+    for way in ("11-point", "area"):
+        mean, _ = mean_average_precision_of_detections(detections, objects, 10, way)  # type: ignore[arg-type]
+        # Scores are kept to five decimals: where that makes two equal, the order in the ranking may change.
+        assert mean == pytest.approx(found.scores[f"mAP ({way})"], abs=2e-3)
+    assert names == [found.split.images.name(i) for i in range(len(found.split.images))]
+    assert sum(len(one.labels) for one in detections) > len(names)
+    for kept, true in zip(objects, found.split.objects or (), strict=True):
         np.testing.assert_allclose(kept.boxes, true.boxes, atol=0.01)
         assert kept.labels.tolist() == true.labels.tolist() and kept.is_difficult.tolist() == true.is_difficult.tolist()
-    assert sum(len(one.labels) for one in detections) > 40
 
 
-def test_masks_that_were_kept_give_the_recorded_miou(
-    learned: Callable[[str], Learned], finished: Callable[[str, str], Finished], shapes_folder: Path
-) -> None:
-    own = open_data(f"shapes:{shapes_folder}", "test", needs="masks")
-    end = finished("seg", "finetune")
-    easy = learned("seg")
-    for scores, folder, split in ((easy.scores, easy.predictions, easy.split), (end.made.scores, end.predictions, own)):
-        assert {entry.name for entry in folder.iterdir()} == {"masks", "gallery.png"} and split.masks is not None
-        assert len(list(folder.rglob("masks/**/*.png"))) == len(split.masks)
-        matrix = np.zeros((11, 11), np.int64)
-        for i in range(len(split.masks)):
-            file = (folder / "masks" / split.images.name(i)).with_suffix(".png")
-            matrix += segmentation_metrics.confusion(np.array(Image.open(file)), split.masks.read(i), 11)
-        assert segmentation_metrics.mean_iou(matrix) == scores["mIoU"]
-        assert segmentation_metrics.pixel_accuracy(matrix) == scores["pixel accuracy"]
+def test_masks_that_were_kept_give_the_recorded_miou(learned: Callable[[str], Learned]) -> None:
+    found = learned("seg")
+    masks, folder = found.split.masks, found.predictions
+    assert {entry.name for entry in folder.iterdir()} == {"masks", "gallery.png"} and masks is not None
+    assert len(list(folder.rglob("masks/**/*.png"))) == len(masks)
+    matrix = np.zeros((11, 11), np.int64)
+    for i in range(len(masks)):
+        file = (folder / "masks" / found.split.images.name(i)).with_suffix(".png")
+        matrix += segmentation_metrics.confusion(np.array(Image.open(file)), masks.read(i), 11)
+    assert segmentation_metrics.mean_iou(matrix) == found.scores["mIoU"]
+    assert segmentation_metrics.pixel_accuracy(matrix) == found.scores["pixel accuracy"]
 
 
 def test_galleries_are_pictures(learned: Callable[[str], Learned]) -> None:
@@ -654,17 +659,17 @@ PLAIN_HEAD = {"head": {"standardize": "false"}}
 RESCALED = {**PLAIN_HEAD, "protocol": {"rescale": "both"}}
 
 
-@pytest.mark.parametrize("kind", ["fast", "faster", "seg"])
-def test_rescaling_is_another_method_with_other_numbers(kind: str, shapes_folder: Path, tmp_path: Path) -> None:
-    found: list[list[Record]] = []
+@pytest.mark.parametrize("kind", ["fast", "seg"])
+def test_rescaling_is_another_method_that_trains_other_weights(kind: str, tmp_path: Path) -> None:
+    spec, found, first = put_voc(tmp_path / "data"), list[list[Record]](), list[Tensor]()
     for name, settings in (("plain", PLAIN_HEAD), ("rescaled", RESCALED)):
-        plan = plan_of(kind, f"shapes:{shapes_folder}", "random:alexnet", "finetune", settings)
-        found.append(run(plan, tmp_path / name).records)
+        found.append(run(plan_of(kind, spec, "random:alexnet", "finetune", settings), tmp_path / name).records)
+        first += [w["encoder.conv1.weight"] for w in checkpoint_of(tmp_path / name)["modules"].values()]
     plain, rescaled = found
     assert [r.method for r in plain] == ["Random"] * len(plain) and len(plain) == len(rescaled)
     assert [r.method for r in rescaled] == ["Random, rescaled"] * len(plain)
     assert {r.config_hash for r in plain}.isdisjoint(r.config_hash for r in rescaled)
-    assert [r.value for r in plain] != [r.value for r in rescaled]
+    assert not torch.allclose(first[0], first[1], rtol=0.1)
     assert {r.weights_sha256 for r in plain} == {r.weights_sha256 for r in rescaled}  # of the encoder that was measured
 
 
@@ -681,9 +686,9 @@ def refused(make: Callable[[], TransferPlan], folder: Path, sentence: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("source", "mode", "settings", "sentence"),
+    ("encoder", "mode", "settings", "sentence"),
     [
-        ("random:compact_alexnet", "finetune", RESCALED, "networks without BatchNorm2d and 'compact_alexnet' has it"),
+        ("ours", "finetune", RESCALED, "networks without BatchNorm2d and 'compact_alexnet' has it"),
         ("random:alexnet", "frozen", RESCALED, "this encoder is frozen"),
         ("random:alexnet", "finetune", {"protocol": {"rescale": "both"}}, "head.standardize=false"),
         ("random:alexnet", "finetune", {"protocol": {"rescale": "some"}}, "'none', 'between', 'within' or 'both'"),
@@ -691,17 +696,20 @@ def refused(make: Callable[[], TransferPlan], folder: Path, sentence: str) -> No
 )
 @pytest.mark.parametrize("kind", ["faster", "seg"])
 def test_what_cannot_be_rescaled_is_refused(
-    kind: str, source: str, mode: str, settings: Settings, sentence: str, shapes_folder: Path, tmp_path: Path
+    kind: str, encoder: str, mode: str, settings: Settings, sentence: str, source: Path, tmp_path: Path
 ) -> None:
-    refused(lambda: plan_of(kind, f"shapes:{shapes_folder}", source, mode, settings), tmp_path / "run", sentence)
+    spec, encoder = put_voc(tmp_path / "data"), str(source) if encoder == "ours" else encoder
+    refused(lambda: plan_of(kind, spec, encoder, mode, settings), tmp_path / "run", sentence)
 
 
 @pytest.mark.parametrize(
     ("kind", "settings", "sentence"),
     [
-        ("faster", {"scenes": {"sides": "40"}}, r"scenes.sides = 40: encoder 'compact_alexnet' takes 64 pixels"),
-        ("seg", {"scenes": {"sides": "80,48"}}, r"scenes.sides = 48: encoder 'compact_alexnet' takes 64 pixels"),
-        ("seg", {"scenes": {"test_side": "48"}}, r"scenes.test_side = 48: encoder 'compact_alexnet' takes 64"),
+        ("faster", {"scenes": {"sides": "40"}}, r"scenes.sides.* = 40: encoder 'compact_alexnet' takes 64 pixels"),
+        ("seg", {"scenes": {"sides": "80,48"}}, r"scenes.sides.* = 48: encoder 'compact_alexnet' takes 64 pixels"),
+        ("seg", {"scenes": {"test_side": "48"}}, r"scenes.test_side.* = 48: encoder 'compact_alexnet' takes 64"),
+        ("seg", {"scenes": {"longest": "150"}}, r"scenes.longest / 3 = 50: encoder 'compact_alexnet' takes 64"),
+        ("seg", {"scenes": {"longest": "79"}}, "longest 79 is below the short side 80"),
         ("seg", {"scenes": {"sides": "8"}}, "8 pixels is below 16"),
         ("faster", {"crops": {"size": "64"}}, "no part to --set 'crops'.* scenes"),
         ("seg", {"proposals": {"mode": "fast"}}, "no part to --set 'proposals'"),
@@ -712,18 +720,23 @@ def test_what_cannot_be_rescaled_is_refused(
         ("seg", {"head": {"skips": "4"}}, "head.skips = 4: the encoder has 2 finer stages"),
         ("seg", {"head": {"detector": "fast"}}, "no head setting 'detector'"),
         ("faster", {"head": {"detector": "slow"}}, "'fast' or 'faster'"),
-        ("faster", {"head": {"fixed": "conv9"}}, "parameter of the encoder 'conv9'"),
-        ("faster", {"train": {"batch_size": "1"}}, "2 or more images a step"),
+        ("seg", {"head": {"fixed": "conv1"}}, "for fine-tuning"),
+        ("seg", {"protocol": {"test_views": "corners"}}, "protocol.test_views is for crops"),
+        ("faster", {"proposals": {"most": "50"}}, "Faster R-CNN proposes by itself"),
         ("fast", {"proposals": {"file": "nowhere.npz"}}, "Cannot read the proposals nowhere.npz"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_refused(
-    kind: str, settings: Settings, sentence: str, shapes_folder: Path, tmp_path: Path
+    kind: str, settings: Settings, sentence: str, source: Path, tmp_path: Path
 ) -> None:
-    spec = f"shapes:{shapes_folder}"
-    refused(
-        lambda: plan_of(kind, spec, "random:compact_alexnet", settings=settings), tmp_path / "run", sentence
-    )
+    spec = put_voc(tmp_path / "data")
+    refused(lambda: plan_of(kind, spec, source, settings=settings), tmp_path / "run", sentence)
+
+
+def test_what_is_to_be_fixed_must_exist(source: Path, tmp_path: Path) -> None:
+    spec, settings = put_voc(tmp_path / "data"), {"head": {"fixed": "conv9"}}
+    sentence = "no parameter of the encoder 'conv9'"
+    refused(lambda: plan_of("seg", spec, source, "finetune", settings), tmp_path / "run", sentence)
 
 
 @pytest.mark.parametrize(
@@ -741,23 +754,12 @@ def test_a_protocol_of_another_task_is_refused(task: str, protocol: str, sentenc
     refused(plan, tmp_path / "run", sentence)
 
 
-@pytest.mark.parametrize("kind", ["faster", "seg"])
-def test_a_network_for_squares_of_one_size_is_refused(kind: str, shapes_folder: Path, tmp_path: Path) -> None:
-    source = "random:timm:vit_tiny_patch16_224"
-    for sides in ({}, {"scenes": {"sides": "224", "test_side": "224"}}):
-        settings = {"encoder": {"argument": "vit_tiny_patch16_224"}, **sides}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(NARROW, "channels", "8,8,8,8,8")
-            refused(
-                lambda chosen=settings: plan_without_narrow(kind, f"shapes:{shapes_folder}", source, chosen),
-                tmp_path / "run",
-                "square images of 224 pixels only",
-            )
+def test_a_network_for_squares_of_one_size_is_refused(tmp_path: Path) -> None:
+    def plan() -> TransferPlan:
+        found = plan_of("faster", put_voc(tmp_path / "data"), "random:timm:vit_tiny_patch16_224")
+        return found.model_copy(update={"encoder_settings": {}})
 
-
-def plan_without_narrow(kind: str, spec: str, source: str, settings: Settings) -> TransferPlan:
-    plan = plan_of(kind, spec, source, settings=settings)
-    return plan.model_copy(update={"encoder_settings": dict(settings.get("encoder", {}))})
+    refused(plan, tmp_path / "run", "square images of 224 pixels only")  # and not that 80 pixels are too few
 
 
 def empty_test(root: Path) -> None:
@@ -847,26 +849,16 @@ def write_all(spec: str, folder: Path, plan: TransferPlan, shifted: str = "") ->
 def test_proposals_read_from_files_give_the_scores_of_the_search_and_count_by_content(
     finished: Callable[[str, str], Finished], shapes_folder: Path, source: Path, tmp_path: Path
 ) -> None:
+    """Wherever the files lie; other boxes are another identity, also where they are only trained on."""
     searched, spec, made = finished("fast", "frozen"), f"shapes:{shapes_folder}", dict[str, list[Record]]()
-    for name, shifted in (("here", ""), ("there", ""), ("others", "test")):
+    for name, shifted in (("here", ""), ("there", ""), ("others", "train")):
         listed = write_all(spec, tmp_path / name, searched.plan, shifted)
         plan = plan_of("fast", spec, source, settings={"proposals": {"file": listed}})
         made[name] = run(plan, tmp_path / f"run {name}").records
-    hashes = {name: {r.config_hash for r in records} for name, records in made.items()}
-    assert [r.value for r in made["here"]] == [r.value for r in searched.made.records]
-    assert [r.value for r in made["there"]] == [r.value for r in searched.made.records]
-    assert hashes["here"] == hashes["there"] and len(hashes["here"]) == 1
-    assert hashes["others"].isdisjoint(hashes["here"])
-
-
-@pytest.mark.xfail(strict=True, reason="transfer._records hashes the proposals of test alone")
-def test_other_proposals_to_train_on_are_another_identity(shapes_folder: Path, source: Path, tmp_path: Path) -> None:
-    spec, hashes = f"shapes:{shapes_folder}", list[str]()
-    for name, shifted in (("here", ""), ("others", "train")):
-        listed = write_all(spec, tmp_path / name, plan_of("fast", spec, source), shifted)
-        plan = plan_of("fast", spec, source, settings={"proposals": {"file": listed}})
-        hashes.append(run(plan, tmp_path / f"run {name}").records[0].config_hash)
-    assert hashes[0] != hashes[1]
+    known = [(r.metric, r.value, r.config_hash) for r in searched.made.records]
+    for name in ("here", "there"):
+        assert [(r.metric, r.value, r.config_hash) for r in made[name]] == known
+    assert {r.config_hash for r in made["others"]}.isdisjoint(r.config_hash for r in made["here"])
 
 
 # Other layouts, end to end
@@ -874,21 +866,24 @@ def test_other_proposals_to_train_on_are_another_identity(shapes_folder: Path, s
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
 def test_folders_of_masks_are_segmented(mode: str, source: Path, tmp_path: Path) -> None:
-    plan = plan_of("seg", put_camvid(tmp_path / "data"), source, mode, has_predictions=True)
+    """Also by one image a step: its maps have values enough for BatchNorm."""
+    settings, has_predictions = {"train": {"batch_size": "1"}}, mode == "frozen"
+    plan = plan_of("seg", put_camvid(tmp_path / "data"), source, mode, settings, has_predictions=has_predictions)
     made = run(plan, tmp_path / "run")
-    assert [(r.dataset, r.n_examples, r.metric) for r in made.records] == [("CamVid, 64 px", 4, m) for m in IOUS]
+    assert [(r.dataset, r.n_examples, r.metric) for r in made.records] == [("CamVid, 60 px", 4, m) for m in IOUS]
     assert {"IoU: sky", "IoU: building", "IoU: pole"} <= made.scores.keys()
-    kept = {file.stem: Image.open(file).size for file in (tmp_path / "run" / "predictions").rglob("0001TP*.png")}
-    assert kept["0001TP_300"] == SIZES[0] and len(kept) == 4
+    kept = {file.stem: Image.open(file).size for file in (tmp_path / "run").rglob("0001TP*.png")}
+    assert len(kept) == 4 * has_predictions and (not kept or kept["0001TP_300"] == SIZES[0])
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("fast", "frozen"), ("faster", "finetune")])
 def test_boxes_in_cocos_format_are_detected(kind: str, mode: str, source: Path, tmp_path: Path) -> None:
-    plan = plan_of(kind, put_coco(tmp_path / "mine"), source, mode, has_predictions=True)
-    made = run(plan, tmp_path / "run")
+    """Shown in two sizes, mirrored too."""
+    spec, settings = put_coco(tmp_path / "mine"), {"scenes": {"sides": "72,80", "flip": "true"}}
+    made = run(plan_of(kind, spec, source, mode, settings, has_predictions=True), tmp_path / "run")
     assert [(r.dataset, r.n_examples, r.metric) for r in made.records] == [("coco:mine", 4, name) for name in MAPS]
     _, objects, names = read_detections(tmp_path / "run" / "predictions")
-    assert [one.is_difficult.tolist() for one in objects] == [[False, True]] * 4
+    assert [one.is_difficult.tolist() for one in objects] == [[False, True]] * 3 + [[]]
     assert [Path(name).name for name in names] == [f"{300 + i}.png" for i in range(4)]
 
 
@@ -896,9 +891,9 @@ def test_boxes_in_cocos_format_are_detected(kind: str, mode: str, source: Path, 
 
 
 @pytest.fixture
-def desk(tmp_path: Path, shapes_folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with the small data set as `data` and the encoder as `ours`."""
-    (tmp_path / "data").symlink_to(shapes_folder)
+def desk(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a data set as `data` and the encoder as `ours`."""
+    put_voc(tmp_path / "data")
     (tmp_path / "ours").symlink_to(source.parent)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -912,7 +907,7 @@ def type_in(line: str) -> Result:
     return found
 
 
-FEW = "--from ours --data shapes:data --set train.steps=2 --set train.batch_size=4 --set head.hidden=8"
+FEW = "--from ours --data voc2007:data --set train.steps=2 --set train.batch_size=4 --set head.hidden=8"
 
 
 def test_help_tells_of_predictions() -> None:
@@ -922,9 +917,9 @@ def test_help_tells_of_predictions() -> None:
 def test_a_run_says_where_its_predictions_are(desk: Path) -> None:
     found = type_in(f"transfer --task seg --protocol quick_seg {FEW} --predictions")
     assert found.exit_code == 0, found.stderr
-    assert re.search(r"Ours, frozen, shapes test \(10 images\): mIoU \d+\.\d\d %", found.stdout)
+    assert re.search(r"Ours, frozen, .* test \(4 images\): mIoU \d+\.\d\d %", found.stdout)
     assert "predictions runs/seg-frozen-ours-0/predictions\n" in found.stdout and "IoU:" not in found.stdout
-    assert len(list((desk / "runs/seg-frozen-ours-0/predictions/masks").rglob("*.png"))) == 10
+    assert len(list((desk / "runs/seg-frozen-ours-0/predictions/masks").rglob("*.png"))) == 4
     before = Ledger(desk / "results" / "measured.jsonl").read()
     again = type_in("transfer --resume runs/seg-frozen-ours-0")
     assert again.exit_code == 0 and "predictions runs/seg-frozen-ours-0/predictions\n" in again.stdout
@@ -935,7 +930,7 @@ def test_a_run_says_where_its_predictions_are(desk: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("--task det --protocol quick_cls", "Protocol 'quick-cls' is for task 'cls'|'quick_cls' is for task 'cls'"),
+        ("--task det --protocol quick_cls", "'quick_cls' is for task 'cls' and 'det' was asked for"),
         ("--task det --protocol quick_det --set crops.size=64", "no part to --set 'crops'"),
         ("--task seg --protocol quick_seg --set proposals.mode=fast", "no part to --set 'proposals'"),
         ("--task seg --protocol quick_seg --set head.stage=conv55", "Did you mean 'conv5'"),
