@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -27,10 +28,20 @@ def parts(kind: str) -> dict[str, str]:
     """Name to first docstring line of every part in the folder `kind`; a part is a module that defines `build`."""
     found = {}
     for file in sorted((Path(__file__).parent / kind).glob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body):
-            found[file.stem] = (ast.get_docstring(tree) or "").split("\n")[0]
+        state = file.stat()
+        description = _description(file, state.st_mtime_ns, state.st_size)
+        if description is not None:
+            found[file.stem] = description
     return found
+
+
+@cache  # a run asks a dozen times, and parsing would take most of a short one
+def _description(file: Path, changed: int, size: int) -> str | None:
+    """The first docstring line of a part; None where the file, as it is since `changed`, defines no `build`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body):
+        return (ast.get_docstring(tree) or "").split("\n")[0]
+    return None
 
 
 def load(kind: str, name: str) -> ModuleType:

@@ -79,13 +79,18 @@ def open_with_masks(plan: TransferPlan, name: str, scenes: Scenes) -> Scene:
         )
     store = open_store(split.images, scenes.store_size)
     masks = tuple((split.masks, kept) for kept in store.kept.tolist())
-    digest = hashlib.sha256(store.digest.encode())
+    digest, has_counted = hashlib.sha256(store.digest.encode()), False
     with progress.bar(f"read masks of {name}", len(masks)) as bar:
         for position, (found, place) in enumerate(masks):
             values = _read_mask(found, place)
             _refuse_misfit(values, found.name(place), store, position, len(split.mask_classes))
             digest.update(values.tobytes())
+            has_counted |= bool((values != NOT_COUNTED).any())
             bar.advance()
+    if not has_counted:
+        raise UsageError(
+            f"No mask of the split {name} of '{plan.data}' has a pixel that is counted: add masks that have."
+        )
     return Scene(name, split, Annotated(store, masks=masks), digest.hexdigest())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,17 @@ def keep(folder: Path, part: Scene, found: Sequence[Any], classes: tuple[str, ..
         true = [_objects_in_store(part, position) for position in shown]
         gallery = galleries.detection_gallery(images, in_store, true, classes)
     else:
-        predictions.write_masks(folder / "masks", names, found)
+        predictions.write_masks(folder / "masks", _distinct(names), found)
         masks = [_nearest(found[p], part.images.store.image(p).shape[:2]) for p in shown]
         true_masks = [_nearest(part.images.mask(p), part.images.store.image(p).shape[:2]) for p in shown]
         gallery = galleries.segmentation_gallery(images, masks, true_masks, classes)
     figures.save(gallery, folder / GALLERY)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that differ before the dot too: where two do not, their endings become a part of them."""
+    stems = Counter(name.rpartition(".")[0] for name in names)
+    return [f"{name.replace('.', '_')}.png" if stems[name.rpartition(".")[0]] > 1 else name for name in names]
 
 
 def _in_store(part: Scene, position: int, found: Detections) -> Detections:
