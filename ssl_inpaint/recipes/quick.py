@@ -18,12 +18,12 @@ def build() -> Recipe:
         encoder_settings={"channels": "48,128,192,192,128"},
         crops=Crops(size=64, store_size=80, smallest_share=0.6, largest_share=1.0),
         train=FitConfig(
-            steps=1000,
+            steps=400,
             batch_size=32,
             optimizer="adam",
             learning_rate=1e-3,
             warmup_steps=50,
-            sample_every_steps=500,
-            checkpoint_every_steps=500,
+            sample_every_steps=200,
+            checkpoint_every_steps=200,
         ),
     )
