@@ -257,7 +257,7 @@ def tables(ledger: Path, output: Path, check: bool) -> None:
 @main.command()
 @click.option("--output", type=click.Path(path_type=Path), default=Path("quickstart"), help="Folder for everything.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides every random draw.")
-@click.option("--full", is_flag=True, help="Longer training and three seeds: about an hour on 2 cores.")
+@click.option("--full", is_flag=True, help="Longer training, fine-tuning too, and three seeds: hours.")
 def quickstart(output: Path, seed: int, full: bool) -> None:
     """The whole suite on the embedded data set, in minutes.
 
