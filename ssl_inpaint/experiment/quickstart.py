@@ -114,7 +114,7 @@ def _transferred(runs: Path, task: str, mode: str, name: str, seed: int) -> Path
 
 
 def _predictions(runs: Path, task: str, size: _Size, seed: int) -> Path:
-    return _transferred(runs, task, size.modes[-1], "inpainting", seed) / transfer.PREDICTIONS / "gallery.png"
+    return _transferred(runs, task, size.modes[-1], "supervised", seed) / transfer.PREDICTIONS / "gallery.png"
 
 
 def _transfer(
