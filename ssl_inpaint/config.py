@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +17,16 @@ class Settings(BaseModel):
     """Hyperparameters of one part: frozen, checked at construction, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()  # fields that came after numbers had been recorded
+
+    def identity(self) -> dict[str, Any]:
+        """All that may change a number, in plain values: what a hash is taken of.
+
+        Settings that came later are left out at their defaults, so that what was measured before keeps its identity.
+        """
+        fields = type(self).model_fields
+        at_default = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=at_default)
 
 
 S = TypeVar("S", bound=Settings)

@@ -254,3 +254,26 @@ class Descriptor(Protocol):
     def describe(self, patches: Tensor, hole: Tensor | None) -> np.ndarray:
         """N x 3 x S x S in [0, 1] to N x D float32. Pixels where `hole` (S x S bool) is True are never read."""
         ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What an inpainter that works on small squares must be shown."""
+
+    size: int  # pixels a side
+    hole_share: float  # side of the hole over the side of the square, as it was trained or is described
+    is_central: bool  # True: it knows one hole only, the central square of that share
+
+
+class Inpainter(Protocol):
+    """Fills the hidden part of images by what is visible around it."""
+
+    name: str  # the label of its row in tables
+    frame: Frame | None  # None: it takes images of any shape, with holes anywhere
+
+    def fill(self, images: Tensor, holes: Tensor) -> Tensor:
+        """B x 3 x H x W in [0, 1] and B x 1 x H x W bool, True where missing, to images with every hole filled.
+
+        Visible pixels come back as they are. Hidden ones are never read: whatever they hold, the result is the same.
+        """
+        ...

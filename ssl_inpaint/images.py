@@ -9,6 +9,7 @@ from torch import Tensor
 # Of RGB in [0, 1], R first: the usual ImageNet statistics, which torchvision's and most of timm's weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+RELEASED_FILL = (117 / 255, 104 / 255, 123 / 255)  # R, G, B of train.lua: a permutation of the mean, likely a slip
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -16,13 +17,13 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
-def fill_mean(images: Tensor, hole: Tensor) -> Tensor:
-    """Images whose hidden pixels are the ImageNet mean colour, R, G, B in that order (paper section 3.1).
+def fill_mean(images: Tensor, hole: Tensor, colour: tuple[float, float, float] = IMAGENET_MEAN) -> Tensor:
+    """Images whose hidden pixels are one colour: the ImageNet mean, R, G, B in that order (paper section 3.1).
 
-    Deviation: the released Torch code fills R=117, G=104, B=123, a permutation of the mean that looks like a slip.
+    Deviation: the released Torch code, and the ports that copy it, fill with RELEASED_FILL instead.
     """
-    colour = torch.tensor(IMAGENET_MEAN, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return torch.where(hole, colour, images)
+    values = torch.tensor(colour, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return torch.where(hole, values, images)
 
 
 def random_windows(heights: Tensor, widths: Tensor, shares: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -40,6 +40,14 @@ def hidden_error(prediction: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
     return error.sum() / (prediction.shape[1] * hole.sum()).clamp(min=1)
 
 
+def hidden_psnr(prediction: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over hidden pixels in dB, the mean of each image's own; 100 at most, images [0, 1]."""
+    error = ((prediction - truth).square() * hole).sum(dim=(1, 2, 3))
+    return (
+        -10 * (error / (prediction.shape[1] * hole.sum(dim=(1, 2, 3)).clamp(min=1))).clamp(min=1e-10).log10()
+    ).mean()
+
+
 def discriminator_loss(real_logits: Tensor, generated_logits: Tensor) -> Tensor:
     """Binary cross-entropy on both halves, added and not halved (paper Eq. 2; train.lua's errD)."""
     real = functional.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))

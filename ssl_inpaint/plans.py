@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -32,6 +32,7 @@ class Recipe(Settings):
 class Protocol(Settings):
     """Settings of a measurement, under a name and a version: a changed default is a new version."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"scenes", "rescale"})
     name: str
     version: int
     task: str
@@ -58,14 +59,8 @@ class Protocol(Settings):
         return f"{self.name}/v{self.version}"
 
     def identity(self) -> dict[str, Any]:
-        """All that may change a number, in plain values.
-
-        Settings that came later are left out at their defaults, so that what was measured before keeps its identity;
-        proposals count by what they are, which the record adds, and not by how or where they were found.
-        """
-        values = self.model_dump(mode="json", exclude={"proposals"})
-        later: dict[str, object] = {"scenes": None, "rescale": "none"}
-        return {name: v for name, v in values.items() if name not in later or v != later[name]}
+        """As of all settings; proposals count by what they are, which the record adds, not by how they were found."""
+        return {name: value for name, value in super().identity().items() if name != "proposals"}
 
 
 class PretrainPlan(Settings):

@@ -304,3 +304,21 @@ def test_unknown_timm_models_are_refused(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         timm.build(timm.Config(argument=name))
     assert len(str(caught.value)) < 300  # not all of timm's thousand names
+
+
+@pytest.mark.parametrize("size", [96, 113, 128, 227])
+@pytest.mark.parametrize("stem", ["11x11/4", "7x7/2"])
+def test_pool_free_alexnet_has_the_maps_of_the_pooled_one(size: int, stem: str) -> None:
+    torch.manual_seed(0)
+    pooled, free = (
+        alexnet.AlexNet(alexnet.Config(channels=(2, 4, 4, 4, 4), stem=stem, pooling=pooling)).eval()
+        for pooling in ("max", "convolution")
+    )
+    pixels = images(1, size)
+    assert {k: m.shape for k, m in free(pixels).items()} == {k: m.shape for k, m in pooled(pixels).items()}
+    assert free.stages == pooled.stages
+    assert not any(isinstance(module, nn.MaxPool2d) for module in free.modules())
+    maps = torch.rand(1, 4, 9, 9, generator=torch.Generator().manual_seed(1))
+    layer = free.pools[2]
+    expected = functional.conv2d(maps, layer.convolution.weight, layer.convolution.bias, stride=2).relu()
+    torch.testing.assert_close(layer(maps), expected)  # nothing is padded where the windows fit

@@ -15,7 +15,8 @@ from ssl_inpaint.encoders.alexnet import Config as AlexNetConfig
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.pretext import autoencoder, inpainting, supervised
 from ssl_inpaint.pretext.discriminator import Discriminator
-from ssl_inpaint.pretext.generator import ChannelwiseFullyConnected, ContextEncoder, deepest_side
+from ssl_inpaint.pretext.bottlenecks import ChannelwiseFullyConnected, FullyConnected
+from ssl_inpaint.pretext.generator import ContextEncoder, GeneratorConfig, deepest_side
 
 HOLES = holes.KINDS
 LOSSES = ("reconstruction", "joint", "adversarial")
@@ -91,13 +92,28 @@ def test_the_channelwise_layer_has_m_n_to_the_fourth_weights(channels: int, side
     assert layer.bias.numel() == channels * side**2
 
 
+def test_the_full_layer_is_the_released_convolution_onto_one_place_and_back() -> None:
+    """train.lua writes it with 4 x 4 convolutions; here it is two matrix products with the same weights."""
+    torch.manual_seed(0)
+    layer = FullyConnected(6, 4, 10, 0.0).eval()
+    for norm in (layer.squeeze_norm, layer.expand_norm):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    maps = torch.rand(3, 6, 4, 4, generator=seeded())
+    down = functional.conv2d(maps, layer.squeeze.weight.view(10, 6, 4, 4))
+    assert down.shape == (3, 10, 1, 1)
+    code = functional.leaky_relu(layer.squeeze_norm(down.flatten(1)), 0.2).view(3, 10, 1, 1)
+    up = functional.conv_transpose2d(code, layer.expand.weight.T.reshape(10, 6, 4, 4))
+    torch.testing.assert_close(layer(maps), torch.relu(layer.expand_norm(up)), rtol=1e-4, atol=1e-5)
+
+
 # The generator
 
 
 def generator_of(spec: str, size: int) -> ContextEncoder:
     encoder, _ = checkpoint.build_encoder(spec, {}, seed=0)
     torch.manual_seed(0)
-    return ContextEncoder(encoder, size, (16, 8), 0.5, "batch").eval()
+    return ContextEncoder(encoder, size, GeneratorConfig(decoder_channels=(16, 8), dropout=0.5)).eval()
 
 
 ENCODERS = [name for name in catalog.parts("encoders") if name != "timm"] + ["timm:resnet18"]
@@ -116,15 +132,16 @@ def test_the_generator_makes_images_of_the_size_it_was_given(spec: str, size: in
 
 
 def test_the_paper_generator_has_six_by_six_maps_and_five_doublings() -> None:
-    generator = ContextEncoder(checkpoint.build_encoder("alexnet", {}, 0)[0], 227, (128, 64, 64, 32), 0.5, "none")
-    assert generator.channelwise.weight.numel() == 331_776
+    config = GeneratorConfig(dropout=0.5, decoder_normalization="none")
+    generator = ContextEncoder(checkpoint.build_encoder("alexnet", {}, 0)[0], 227, config)
+    assert generator.bottleneck.channelwise.weight.numel() == 331_776
     ups = [layer for layer in generator.decoder if isinstance(layer, nn.ConvTranspose2d)]
     assert [layer.out_channels for layer in ups] == [128, 64, 64, 32, 3]
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in generator.decoder)
 
 
 def test_the_one_by_one_convolution_mixes_channels_at_one_place_only() -> None:
-    mix = task().generator.mix
+    mix = task().generator.bottleneck.mix
     jacobian = torch.autograd.functional.jacobian(mix, torch.rand(1, 6, 2, 2, generator=seeded())).view(6, 4, 6, 4)
     same = torch.eye(4, dtype=torch.bool)[None, :, None, :].expand_as(jacobian)
     assert (jacobian[same] != 0).all()
@@ -134,7 +151,7 @@ def test_the_one_by_one_convolution_mixes_channels_at_one_place_only() -> None:
 def test_dropout_is_on_the_channelwise_layer_only_and_off_in_eval_mode() -> None:
     generator = task(dropout=0.5).generator
     assert sum(isinstance(module, nn.Dropout) for module in generator.modules()) == 1
-    with calls_of(generator.channelwise) as before, calls_of(generator.mix) as after:
+    with calls_of(generator.bottleneck.channelwise) as before, calls_of(generator.bottleneck.mix) as after:
         generator(images(2, 64))
         generator.eval()(images(2, 64))
     relu = [out.relu() for _, out in before]
@@ -147,7 +164,7 @@ def test_dropout_is_on_the_channelwise_layer_only_and_off_in_eval_mode() -> None
 def test_building_a_generator_leaves_the_encoder_as_it_was() -> None:
     encoder = tiny_encoder().train()
     before = checkpoint.weights_sha256(encoder)  # with the running statistics
-    ContextEncoder(encoder, 64, (8,), 0.5, "batch")
+    ContextEncoder(encoder, 64, GeneratorConfig(decoder_channels=(8,)))
     assert encoder.training
     assert checkpoint.weights_sha256(encoder) == before
 
@@ -185,6 +202,11 @@ def test_the_discriminator_is_the_released_one_at_64_pixels() -> None:
     assert seen[0][1].shape == (2, 512, 4, 4)
     assert seen[0][0].min() < -0.9  # [0, 1] became [-1, 1]
     assert float(discriminator.decide.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+
+
+def test_the_discriminator_for_128_pixels_has_64_channels_more_at_the_shallow_end() -> None:
+    widths = [m.out_channels for m in Discriminator(128).modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [64, 64, 128, 256, 512]
 
 
 # The inpainting objective
@@ -332,15 +354,62 @@ def test_the_adversarial_loss_has_no_reconstruction_in_it() -> None:
     torch.testing.assert_close(value, losses.generator_loss(judged[2][1]))
 
 
-def test_the_discriminator_judges_the_central_square_only() -> None:
-    objective, truth = task(65, loss="joint", holes="centre", overlap_pixels=4), images(2, 65)
+@pytest.mark.parametrize("predicts", ["image", "target"])
+def test_the_discriminator_judges_the_central_hole_with_its_band(predicts: str) -> None:
+    objective = task(65, loss="joint", holes="centre", overlap_pixels=4, predicts=predicts)
     assert objective.discriminator is not None
-    hole = objective.draw_holes(2, 65, seeded())
+    truth, hole = images(2, 65), objective.draw_holes(2, 65, seeded())
     with calls_of(objective.generator) as made, calls_of(objective.discriminator) as judged:
         list(objective.losses(Batch(truth), seeded()))
-    hidden = hole.expand_as(truth)
+    target = (hole | holes.band(hole, 4)).expand_as(truth)
     for (seen, _), whole in zip(judged, (truth, made[0][1], made[0][1]), strict=True):
-        assert torch.equal(seen.flatten(), whole[hidden])  # the hole, all of it, and nothing else
+        assert torch.equal(seen.flatten(), whole[target])  # all of it, and nothing else
+
+
+def test_where_only_the_target_is_predicted_the_rest_is_the_input() -> None:
+    objective = task(64, holes="centre", hole_fraction=(28 / 64) ** 2, overlap_pixels=2, predicts="target")
+    generator = objective.generator.eval()
+    pixels = images(2, 64)
+    with calls_of(generator.decoder) as seen:
+        found = generator(pixels)
+    assert generator.window()[1:] == (slice(16, 48), slice(16, 48))
+    torch.testing.assert_close(found[..., 16:48, 16:48], (torch.tanh(seen[0][1]) + 1) / 2)
+    around = torch.ones(64, 64, dtype=torch.bool)
+    around[16:48, 16:48] = False
+    assert torch.equal(found[..., around], pixels[..., around])
+    assert seen[0][1].shape == (2, 3, 32, 32)
+
+
+def test_the_loss_may_count_visible_pixels_as_the_released_random_code_does() -> None:
+    truth = images(2, 64)
+    for weight in (1.0, 10.0):
+        objective = task(holes="noise", visible_weight=weight)
+        with calls_of(objective.generator) as seen:
+            (_, found), *_ = objective.losses(Batch(truth), seeded(5))
+        hole = objective.draw_holes(2, 64, seeded(5))
+        error = 4 * (seen[0][1] - truth).square()
+        torch.testing.assert_close(found, (error * torch.where(hole, 1.0, weight)).mean())  # over all of the image
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"predicts": "target", "holes": "region"}, "only a central hole is a target"),
+        ({"visible_weight": 1.0, "overlap_pixels": 4}, "visible_weight has no place"),
+        ({"visible_weight": 1.0, "predicts": "target", "holes": "centre"}, "visible_weight has no place"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inpainting.Config(**settings)
+
+
+def test_the_input_is_filled_with_the_colour_that_was_chosen() -> None:
+    for fill, colour in (("mean", (123.675, 116.28, 103.53)), ("released", (117, 104, 123))):
+        objective = task(holes="centre", fill=fill)
+        with calls_of(objective.generator) as seen:
+            next(iter(objective.losses(Batch(images(1, 64)), seeded())))
+        torch.testing.assert_close(255 * seen[0][0][0, :, 32, 32], torch.tensor(colour, dtype=torch.float32))
 
 
 def test_with_free_holes_the_discriminator_sees_real_pixels_around_them() -> None:
@@ -361,6 +430,11 @@ def test_validation_compares_with_the_mean_colour_on_hidden_pixels() -> None:
         values = objective.validate(Batch(truth), seeded(5))
     torch.testing.assert_close(values["hidden_mse"], (seen[0][1] - truth)[hidden].square().mean())
     torch.testing.assert_close(values["mean_fill_mse"], (seen[0][0] - truth)[hidden].square().mean())
+    for name, found in (("hidden_psnr", seen[0][1]), ("mean_fill_psnr", seen[0][0])):
+        own = [
+            -10 * math.log10(float((f - t)[h].square().mean())) for f, t, h in zip(found, truth, hidden, strict=True)
+        ]
+        assert float(values[name]) == pytest.approx(sum(own) / len(own), abs=1e-4)  # each image's own, then their mean
 
 
 def test_the_draws_are_the_generators_alone() -> None:

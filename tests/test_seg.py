@@ -72,13 +72,15 @@ def test_cells_look_where_their_stage_says(spec: str) -> None:
         torch.nn.init.constant_(parameter, 0.01)
     pixels = torch.rand(1, 3, 259, 259, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.7
     for name in ("conv1", "conv2", "conv3"):
-        stage, pool = encoder.stages[name], encoder.pool
-        encoder.pool = torch.nn.AvgPool2d(3, 2, ceil_mode=True)  # all cells count alike, so that the centre is exact
+        stage, pool = encoder.stages[name], encoder.pools
+        encoder.pools = torch.nn.ModuleList(
+            3 * [torch.nn.AvgPool2d(3, 2, ceil_mode=True)]
+        )  # all cells count alike, so that the centre is exact
         given = pixels.clone().requires_grad_()
         maps = encoder(given)[name]
         middle = maps.shape[-1] // 2
         maps[0, 0, middle, middle].backward()
-        encoder.pool = pool
+        encoder.pools = pool
         assert given.grad is not None
         weight = given.grad[0].sum(0)
         centre = (weight.sum(0) * (torch.arange(259) + 0.5)).sum() / weight.sum()

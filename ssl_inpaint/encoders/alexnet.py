@@ -19,6 +19,7 @@ class Config(Settings):
     groups: Literal[1, 2] = 2  # of conv2, conv4 and conv5, as on the two GPUs of 2012
     stem: Literal["11x11/4", "7x7/2"] = "11x11/4"  # conv1's kernel / stride
     normalization: Literal["lrn", "batch", "none"] = "lrn"
+    pooling: Literal["max", "convolution"] = "max"  # the paper's pool-free variant convolves at the same stride
     initial_deviation: float | None = 0.01  # of the Gaussian weights; None: Kaiming's, by fan-in
 
 
@@ -52,7 +53,11 @@ class AlexNet(Encoder):
         # Deviation: BatchNorm, where chosen, follows each convolution; the paper's network has none.
         norms = [nn.BatchNorm2d(c) if config.normalization == "batch" else nn.Identity() for c in config.channels]
         self.norms = nn.ModuleList(norms)
-        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        widths = (c1, c2, c5)
+        is_free = config.pooling == "convolution"
+        self.pools = nn.ModuleList(
+            StridedConvolution(c) if is_free else nn.MaxPool2d(3, 2, ceil_mode=True) for c in widths
+        )
         self.response = nn.LocalResponseNorm(5, 1e-4, 0.75) if config.normalization == "lrn" else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.stages = alexnet_stages((c1, c2, c3, c4, c5), stride, kernel / 2 - padding)
@@ -62,18 +67,35 @@ class AlexNet(Encoder):
         """B x 3 x H x W in [0, 1] to the eight stages."""
         # Caffe's input scale, 0 to 255 less the mean: the constants of response normalisation are made for it.
         conv1 = self._convolve(images * 255 - self.mean, 0)
-        pool1 = self.pool(conv1)
+        pool1 = self.pools[0](conv1)
         conv2 = self._convolve(self.response(pool1), 1)
-        pool2 = self.pool(conv2)
+        pool2 = self.pools[1](conv2)
         conv3 = self._convolve(self.response(pool2), 2)
         conv4 = self._convolve(conv3, 3)
         conv5 = self._convolve(conv4, 4)
-        maps = (conv1, pool1, conv2, pool2, conv3, conv4, conv5, self.pool(conv5))
+        maps = (conv1, pool1, conv2, pool2, conv3, conv4, conv5, self.pools[2](conv5))
         return dict(zip(self.stages, maps, strict=True))
 
     def _convolve(self, maps: Tensor, index: int) -> Tensor:
         convolution = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)[index]
         return torch.relu(self.norms[index](convolution(maps)))
+
+
+class StridedConvolution(nn.Module):
+    """A 3 x 3 convolution at stride 2 with ReLU, in the place of max pooling: maps of the same size.
+
+    Source: the paper's pool-free AlexNet, which fills finer and which it does not use for transfer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, 2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """B x C x H x W to about half of H and W, rounded up as pooling does: what is missing at the edge is zero."""
+        height, width = maps.shape[-2:]
+        missing = (0, (width - 3) % 2, 0, (height - 3) % 2)
+        return torch.relu(self.convolution(nn.functional.pad(maps, missing)))
 
 
 def alexnet_stages(channels: tuple[int, int, int, int, int], stride: int, first: float) -> dict[str, Stage]:

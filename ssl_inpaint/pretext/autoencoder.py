@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Batch, Encoder, ParameterGroup, Player, TrainingFacts
 from ssl_inpaint.losses import hidden_error, reconstruction_loss
-from ssl_inpaint.pretext.generator import ContextEncoder
+from ssl_inpaint.pretext.generator import ContextEncoder, GeneratorConfig
 
 
-class Config(Settings):
+class Config(GeneratorConfig):
     """As for inpainting, less everything about holes and adversaries."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"bottleneck", "bottleneck_units", "decoder_deviation"})
     distance: Literal["l2", "l1"] = "l2"
-    dropout: float = Field(0.0, ge=0, lt=1)  # as for inpainting, where the deviation is explained
-    decoder_channels: tuple[int, ...] = Field((128, 64, 64, 32), min_length=1)
-    decoder_normalization: Literal["batch", "none"] = "batch"
 
 
 SUPERVISION = "none"
@@ -42,9 +38,7 @@ class Autoencoder:
 
     def __init__(self, config: Config, encoder: Encoder, facts: TrainingFacts) -> None:
         self.config, self.encoder = config, encoder
-        self.generator = ContextEncoder(
-            encoder, facts.image_size, config.decoder_channels, config.dropout, config.decoder_normalization
-        )
+        self.generator = ContextEncoder(encoder, facts.image_size, config)
 
     def players(self) -> dict[str, Player]:
         """The generator alone."""

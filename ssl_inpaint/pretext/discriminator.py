@@ -11,18 +11,18 @@ from torch import Tensor, nn
 class Discriminator(nn.Module):
     """Square images B x 3 x size x size in [0, 1] to B logits: stride-2 convolutions to 4 x 4, then one product.
 
-    Source: train.lua (64 pixels: 64, 128, 256, 512 channels), without biases as it zeroes them at every step. The
-    released 4 x 4 convolution onto a 1 x 1 map is written as the matrix product that it is; the sigmoid is in the loss.
-    Not conditioned on the context, as in the paper. Any size from 8.
-    Deviation: a size other than 64 has more or fewer convolutions at the deep end (at most 512 channels), and its last
-    map is pooled to 4 x 4 where halving does not reach it. For 128, train_random.lua adds 64 channels at the shallow
-    end.
+    Source: train.lua (64 pixels: 64, 128, 256, 512 channels) and train_random.lua (128 pixels: 64 channels more at the
+    shallow end), without biases as they zero them at every step. The released 4 x 4 convolution onto a 1 x 1 map is
+    written as the matrix product that it is; the sigmoid is in the loss. Not conditioned on the context, as in the
+    paper. Any size from 8.
+    Deviation: a size other than 64 and 128 has more or fewer convolutions likewise, and its last map is pooled to 4 x 4
+    where halving does not reach it.
     """
 
     def __init__(self, size: int, channels: int = 64) -> None:
         super().__init__()
         halvings = max(1, round(math.log2(size / 4)))
-        widths = [3, *(min(channels * 2**i, channels * 8) for i in range(halvings))]
+        widths = [3, *(channels * 2 ** max(0, i - max(0, halvings - 4)) for i in range(halvings))]
         layers: list[nn.Module] = []
         for position, (before, after) in enumerate(itertools.pairwise(widths)):
             layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))

@@ -1,4 +1,4 @@
-"""The context encoder: encoder, channel-wise fully-connected layer, decoder of up-convolutions, pixels."""
+"""The context encoder: encoder, bottleneck, decoder of up-convolutions, pixels."""
 
 from __future__ import annotations
 
@@ -7,80 +7,81 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder
+from ssl_inpaint.pretext.bottlenecks import Kind, build_bottleneck
 
 
-class ChannelwiseFullyConnected(nn.Module):
-    """Every position of a channel to every position of the same channel: C x (n*n -> n*n), paper section 3.1.
+class GeneratorConfig(Settings):
+    """What follows the encoder."""
 
-    B x C x n x n in and out; one batched matrix product. m n^4 weights where a full layer has m^2 n^4.
-    """
-
-    def __init__(self, channels: int, side: int) -> None:
-        super().__init__()
-        positions = side * side
-        bound = 1 / math.sqrt(positions)
-        self.weight = nn.Parameter(torch.empty(channels, positions, positions).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels, 1, positions))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Maps of the size the layer was made for."""
-        rows = maps.flatten(2).transpose(0, 1)  # C x B x positions
-        mixed = torch.baddbmm(self.bias, rows, self.weight)
-        return mixed.transpose(0, 1).reshape(maps.shape)
+    bottleneck: Kind = "channelwise"  # "full" is that of the released inpainting network
+    bottleneck_units: int = Field(4000, ge=1)  # of "full": 4,000 in the released commands
+    # Deviation: none on the channel-wise layer, where the paper (as recalled) drops half. BatchNorm behind it gathers
+    # statistics that are wrong once nothing is dropped: fills come out grey. With no BatchNorm, 0.5 is the paper's.
+    dropout: float = Field(0.0, ge=0, lt=1)
+    decoder_channels: tuple[int, ...] = Field((128, 64, 64, 32), min_length=1)
+    # Deviation: BatchNorm in the decoder, for short training; "none" is the paper's, as recalled.
+    decoder_normalization: Literal["batch", "none"] = "batch"
+    # Of the up-convolutions' Gaussian weights; 0.02 as released, None: Kaiming's, by fan-in.
+    decoder_deviation: float | None = Field(None, gt=0)
 
 
 class ContextEncoder(nn.Module):
     """Images with a filled hole to whole images, both B x 3 x H x W in [0, 1], at one square size.
 
-    Source: paper section 3.1 and figure 9b. The 1 x 1 convolution mixes channels after the channel-wise layer.
+    With a `target` below `image_size` only the central square of that side is predicted, as in the released network for
+    central holes, and the rest is the input. Source: paper section 3.1 and figure 9.
     Deviation: up-convolutions are 4 x 4 stride 2 pad 1, each exactly doubling (the paper's map sizes could not be
-    read), and the last map is resized bilinearly to the input's size where doubling does not reach it.
-    Deviation: the last layer is a tanh mapped to [0, 1], as in the released inpainting network.
+    read), and the last map is resized bilinearly to the target's size where doubling does not reach it.
+    Deviation: the last layer is a tanh mapped to [0, 1], as in the released inpainting network; it has a bias, which
+    the released code zeroes at every step.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        image_size: int,
-        decoder_channels: tuple[int, ...],
-        dropout: float,
-        normalization: Literal["batch", "none"],
-    ) -> None:
+    def __init__(self, encoder: Encoder, image_size: int, config: GeneratorConfig, target: int | None = None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.image_size = image_size
+        self.image_size, self.target = image_size, image_size if target is None else target
         self.stage = list(encoder.stages)[-1]
         channels, side = encoder.stages[self.stage].channels, deepest_side(encoder, image_size)
-        self.channelwise = ChannelwiseFullyConnected(channels, side)
-        self.dropout = nn.Dropout(dropout)
-        self.mix = nn.Conv2d(channels, channels, 1)
-        doublings = max(1, math.floor(math.log2(image_size / side) + 1e-6))
-        widths = [channels, *_fitted(decoder_channels, doublings - 1)]
+        self.bottleneck = build_bottleneck(config.bottleneck, channels, side, config.bottleneck_units, config.dropout)
+        doublings = max(1, math.floor(math.log2(self.target / side) + 1e-6))
+        widths = [channels, *_fitted(config.decoder_channels, doublings - 1)]
+        has_norm = config.decoder_normalization == "batch"
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=normalization == "none"))
-            layers.append(nn.BatchNorm2d(after) if normalization == "batch" else nn.Identity())
+            layers.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=not has_norm))
+            layers.append(nn.BatchNorm2d(after) if has_norm else nn.Identity())
             layers.append(nn.ReLU())
         to_pixels = nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1)
         self.decoder = nn.Sequential(*layers, to_pixels)
-        nn.init.kaiming_normal_(self.mix.weight, nonlinearity="relu")
         for part in self.decoder:
             if isinstance(part, nn.ConvTranspose2d):  # at stride 2 each output sums a quarter of the 16 kernel taps
-                nn.init.normal_(part.weight, std=math.sqrt(2 / (4 * part.in_channels)))
+                nn.init.normal_(part.weight, std=config.decoder_deviation or math.sqrt(2 / (4 * part.in_channels)))
+            elif isinstance(part, nn.BatchNorm2d) and config.decoder_deviation:
+                nn.init.normal_(part.weight, 1.0, config.decoder_deviation)
         nn.init.normal_(to_pixels.weight, std=0.02)  # begins near mid-grey, where tanh still has a slope
 
     def forward(self, images: Tensor) -> Tensor:
         """B x 3 x image_size x image_size, holes already filled."""
-        maps = self.encoder(images)[self.stage]
-        maps = torch.relu(self.mix(self.dropout(torch.relu(self.channelwise(maps)))))
-        pixels = self.decoder(maps)
-        if pixels.shape[-1] != self.image_size:
-            pixels = functional.interpolate(pixels, size=self.image_size, mode="bilinear", align_corners=False)
-        return (torch.tanh(pixels.float()) + 1) / 2
+        pixels = self.decoder(self.bottleneck(self.encoder(images)[self.stage]))
+        if pixels.shape[-1] != self.target:
+            pixels = functional.interpolate(pixels, size=self.target, mode="bilinear", align_corners=False)
+        predicted = (torch.tanh(pixels.float()) + 1) / 2
+        if self.target == self.image_size:
+            return predicted
+        whole = images.float().clone()
+        whole[self.window()] = predicted
+        return whole
+
+    def window(self) -> tuple[slice, ...]:
+        """Where in images the target lies."""
+        start = (self.image_size - self.target) // 2
+        return (..., slice(start, start + self.target), slice(start, start + self.target))
 
 
 def deepest_side(encoder: Encoder, image_size: int) -> int:

@@ -3,51 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssl_inpaint import holes
-from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Batch, Encoder, ParameterGroup, Player, TrainingFacts
-from ssl_inpaint.images import fill_mean
-from ssl_inpaint.losses import discriminator_loss, generator_loss, hidden_error, reconstruction_loss
+from ssl_inpaint.images import IMAGENET_MEAN, RELEASED_FILL, fill_mean
+from ssl_inpaint.losses import discriminator_loss, generator_loss, hidden_error, hidden_psnr, reconstruction_loss
 from ssl_inpaint.pretext.discriminator import Discriminator
-from ssl_inpaint.pretext.generator import ContextEncoder
+from ssl_inpaint.pretext.generator import ContextEncoder, GeneratorConfig
 
 
-class Config(Settings):
+class Config(GeneratorConfig):
     """The defaults are the paper's feature-learning setting: random regions, reconstruction loss only."""
 
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"bottleneck", "bottleneck_units", "decoder_deviation", "predicts", "visible_weight", "discriminator_channels"}
+        | {"fill"}
+    )
     holes: Literal["centre", "blocks", "region", "noise"] = "region"
     hole_fraction: float = Field(0.25, gt=0, le=0.9)  # of the image's area
     loss: Literal["reconstruction", "joint", "adversarial"] = "reconstruction"
     distance: Literal["l2", "l1"] = "l2"  # the paper saw no significant difference
     # Width of the visible band around the hole that is predicted too: 7 in the paper's centre net, 4 in the README's.
-    # Deviation: it lies outside the hole, which keeps its area; the released code shrinks the hole inside a 64 x 64
-    # target instead (hole_fraction = 0.19 is its 56 x 56 hole in 128 x 128).
+    # It lies outside the hole, which keeps its area: the released 64 x 64 target with its 56 x 56 hole is
+    # hole_fraction = (56 / 128)^2 and 4 pixels, the paper's 50 x 50 hole (50 / 128)^2 and 7 pixels.
     overlap_pixels: int = Field(0, ge=0)
     overlap_weight: float = Field(10.0, ge=0)  # of that band in the reconstruction loss
+    # Of all visible pixels in the reconstruction loss. 0 is the paper's Eq. 1; the released random-region code has 1,
+    # or 10 where it is told to use the overlap.
+    visible_weight: float = Field(0.0, ge=0)
+    # "target": only the central hole and its band, by a smaller decoder, as in the released network for central holes.
+    predicts: Literal["image", "target"] = "image"
+    fill: Literal["mean", "released"] = "mean"  # colour of hidden pixels in the input: see `images.fill_mean`
     reconstruction_weight: float = Field(0.999, ge=0)  # of the joint loss
     adversarial_weight: float = Field(0.001, ge=0)
     discriminator_learning_rate_ratio: float = Field(0.1, gt=0)  # in the joint loss; the generator's rate is the base
-    # Deviation: none on the channel-wise layer, where the paper (as recalled) drops half. BatchNorm behind it gathers
-    # statistics that are wrong once nothing is dropped: fills come out grey. With no BatchNorm, 0.5 is the paper's.
-    dropout: float = Field(0.0, ge=0, lt=1)
-    decoder_channels: tuple[int, ...] = Field((128, 64, 64, 32), min_length=1)
-    # Deviation: BatchNorm in the decoder, for short training; "none" is the paper's.
-    decoder_normalization: Literal["batch", "none"] = "batch"
+    discriminator_channels: int = Field(64, ge=1)  # of its first convolution
+
+    @property
+    def fill_colour(self) -> tuple[float, float, float]:
+        """What the network sees where pixels are hidden: R, G, B in [0, 1]."""
+        return RELEASED_FILL if self.fill == "released" else IMAGENET_MEAN
+
+    def target_size(self, image_size: int) -> int:
+        """Pixels a side of the square that is judged, and of the only one predicted where `predicts` is "target"."""
+        if self.holes != "centre":
+            return image_size
+        return min(image_size, round(image_size * self.hole_fraction**0.5) + 2 * self.overlap_pixels)
 
     @model_validator(mode="after")
-    def _adversary_counts(self) -> Config:
+    def _is_consistent(self) -> Config:
         if self.loss != "reconstruction" and self.adversarial_weight == 0:
             raise ValueError("adversarial_weight must be above 0 where the loss is joint or adversarial")
+        if self.predicts == "target" and self.holes != "centre":
+            raise ValueError(f"only a central hole is a target of its own, and holes is '{self.holes}'")
+        if self.visible_weight and (self.overlap_pixels or self.predicts == "target"):
+            raise ValueError("visible_weight has no place beside overlap_pixels, or where only the target is predicted")
         return self
 
 
 SUPERVISION = "none"
+HIGHER_IS_BETTER = ("hidden_psnr", "mean_fill_psnr")  # of what `validate` measures; less is better of the rest
 
 
 def method_name(config: Config) -> str:
@@ -65,13 +85,14 @@ class Inpainting:
 
     def __init__(self, config: Config, encoder: Encoder, facts: TrainingFacts) -> None:
         self.config, self.encoder = config, encoder
+        target = config.target_size(facts.image_size)
         self.generator = ContextEncoder(
-            encoder, facts.image_size, config.decoder_channels, config.dropout, config.decoder_normalization
+            encoder, facts.image_size, config, target if config.predicts == "target" else None
         )
         self.silhouettes = facts.silhouettes
         self.discriminator: Discriminator | None = None
         if config.loss != "reconstruction":
-            self.discriminator = Discriminator(self._judged_size(facts.image_size))
+            self.discriminator = Discriminator(target, config.discriminator_channels)
 
     def players(self) -> dict[str, Player]:
         """Generator at the base learning rate; in the joint loss the discriminator at a tenth of it (train.lua)."""
@@ -90,7 +111,7 @@ class Inpainting:
         """
         truth = batch.images
         hole = self.draw_holes(len(truth), truth.shape[-1], generator)
-        prediction = self.generator(fill_mean(truth, hole))
+        prediction = self.generator(self._seen(truth, hole))
         if self.discriminator is None:
             yield "generator", self._reconstruction(prediction, truth, hole)
             return
@@ -112,42 +133,48 @@ class Inpainting:
         """What the generator saw, what it made of the hole, and the truth."""
         truth = batch.images
         hole = self.draw_holes(len(truth), truth.shape[-1], generator)
-        seen = fill_mean(truth, hole)
+        seen = self._seen(truth, hole)
         return {"input": seen, "output": torch.where(hole, self.generator(seen), truth), "truth": truth}
 
     @torch.no_grad()
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error on hidden pixels, [0, 1] scale, and that of the mean-colour fill to compare with."""
+        """Squared error and PSNR on hidden pixels, [0, 1] scale, and those of the mean-colour fill to compare with."""
         truth = batch.images
         hole = self.draw_holes(len(truth), truth.shape[-1], generator)
-        seen = fill_mean(truth, hole)
+        found, plain = self.generator(self._seen(truth, hole)), fill_mean(truth, hole)
         return {
-            "hidden_mse": hidden_error(self.generator(seen), truth, hole),
-            "mean_fill_mse": hidden_error(seen, truth, hole),
+            "hidden_mse": hidden_error(found, truth, hole),
+            "mean_fill_mse": hidden_error(plain, truth, hole),
+            "hidden_psnr": hidden_psnr(found, truth, hole),
+            "mean_fill_psnr": hidden_psnr(plain, truth, hole),
         }
+
+    def _seen(self, truth: Tensor, hole: Tensor) -> Tensor:
+        return fill_mean(truth, hole, self.config.fill_colour)
 
     def _reconstruction(self, prediction: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
         config = self.config
-        band = holes.band(hole, config.overlap_pixels) if config.overlap_pixels else None
-        return reconstruction_loss(prediction, truth, hole, band, config.overlap_weight, config.distance)
+        band, weight = None, config.overlap_weight
+        if config.overlap_pixels:
+            band = holes.band(hole, config.overlap_pixels)
+        elif config.visible_weight:
+            band, weight = ~hole, config.visible_weight
+        return reconstruction_loss(prediction, truth, hole, band, weight, config.distance)
 
     def _total(self, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
         if self.config.loss == "adversarial":
             return adversarial
         return self.config.reconstruction_weight * reconstruction + self.config.adversarial_weight * adversarial
 
-    def _judged_size(self, image_size: int) -> int:
-        if self.config.holes != "centre":
-            return image_size
-        return round(image_size * self.config.hole_fraction**0.5)
-
     def _judged(self, truth: Tensor, prediction: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """What the discriminator sees, real and generated: the central square, or the whole image.
+        """What the discriminator sees, real and generated: the central hole with its band, or the whole image.
 
-        Deviation: for free holes the visible pixels are the real ones, so that only hidden pixels are judged. The
-        overlap band is not judged either; the released discriminator sees it.
+        Deviation: for free holes the visible pixels are the real ones, so that only hidden pixels are judged.
         """
-        size, side = truth.shape[-1], self._judged_size(truth.shape[-1])
+        size = truth.shape[-1]
+        if self.config.holes != "centre":
+            return truth, torch.where(hole, prediction, truth)
+        side = self.config.target_size(size)
         start = (size - side) // 2
         window = (..., slice(start, start + side), slice(start, start + side))
-        return truth[window], torch.where(hole, prediction, truth)[window]
+        return truth[window], prediction[window]
