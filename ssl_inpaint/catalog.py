@@ -19,6 +19,7 @@ KINDS = {
     "pretext": "pretext task",
     "transfer": "transfer task",
     "descriptors": "descriptor",
+    "inpainters": "inpainter",
     "recipes": "recipe",
     "protocols": "protocol",
 }

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssl_inpaint import catalog, config, files
+from ssl_inpaint import caffe, catalog, config, files
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder
 from ssl_inpaint.errors import UsageError
@@ -37,6 +37,7 @@ class Card(Settings):
     encoder_config: dict[str, Any]
     method: str  # the row's name in tables
     pretext: str = "none"
+    pretext_config: dict[str, Any] = {}
     supervision: str = "none"  # "labels" where labels were read, "unknown" where nobody here can tell
     dataset: str = "none"
     dataset_sha256: str = ""
@@ -64,7 +65,7 @@ def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[E
 
     `random:ENCODER` or `random:RUN`: that architecture at its initialisation. `torchvision:alexnet`, `timm:NAME`: the
     library's pretrained weights, downloaded if need be. RUN or an encoder.safetensors: ours, whose file knows its
-    architecture. `ENCODER=FILE`: a state dict made elsewhere. UsageError says what does not fit.
+    architecture. `ENCODER=FILE`: a state dict made elsewhere, or a .caffemodel. UsageError says what does not fit.
     """
     if source == "random" or source.startswith("random:"):
         return _open_random(source.partition(":")[2], settings, seed)
@@ -80,14 +81,19 @@ def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[E
     if card is None:
         raise UsageError(f"{path} does not say which encoder it is for: write --from ENCODER={path}.")
     _refuse_settings(settings, f"{path} has an architecture of its own")
-    encoder, _ = _build(card.encoder, _stored_config(card, path), card.seed)
+    encoder = encoder_of(card, path)
     load_strictly(encoder, state, path)
     return encoder, card
 
 
-def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
-    """Writes the weights with their card as safetensors, whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+def encoder_of(card: Card, path: Path) -> Encoder:
+    """The architecture that a card from `path` names, at its random weights."""
+    return _build(card.encoder, _stored_config(card, path), card.seed)[0]
+
+
+def save_weights(path: Path, network: nn.Module, card: Card) -> None:
+    """Writes the weights of an encoder, or of a network around one, with its card as safetensors: whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with files.replacing(path) as temporary:
         try:
             save_file(state, temporary, metadata={"card": card.model_dump_json()})
@@ -96,7 +102,9 @@ def save_encoder(path: Path, encoder: Encoder, card: Card) -> None:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
-    """A file's tensors, and its card if this suite wrote it; never unpickles anything but tensors."""
+    """A file's tensors (of a .caffemodel, `alexnet`'s), and its card if this suite wrote it; unpickles tensors only."""
+    if path.suffix == ".caffemodel":
+        return caffe.alexnet_state(caffe.read_caffemodel(path)), None
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -108,7 +116,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
     except (*_DAMAGE, struct.error, SafetensorError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise UsageError(f"{path} holds no weights that can be read safely ({reason}).") from None
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "generator_state_dict", "generator", "netG", "G"):  # of a GAN, the generator
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     items = list(content.items()) if isinstance(content, dict) else []
@@ -203,9 +211,7 @@ def _open_foreign(spec: str, path: Path, settings: Mapping[str, str], seed: int)
 
 
 def _weights_path(source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        path = path / ENCODER_FILE
+    path = Path(source, ENCODER_FILE) if Path(source).is_dir() else Path(source)
     if not path.is_file():
         raise UsageError(
             f"There are no weights at '{source}': name random:ENCODER, torchvision:alexnet, timm:NAME, a run folder "

@@ -1,4 +1,4 @@
-"""Figures from arrays and records: sample grids, loss curves, neighbours of patches, results with their spread.
+"""Figures from arrays and records: sample grids, neighbours of patches, results with their spread.
 
 Drawn without pyplot, so that nothing is kept between figures and no display is needed.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by colour-blind readers; in grey, line styles and markers tell them apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BAR_STYLES = {"baseline": ("#777777", "o"), "pretext": (PALETTE[0], "D"), "supervised": ("#000000", "s")}
-LINE_STYLES = ("-", "--", "-.", ":")
 SAME, OTHER = (PALETTE[2], "-"), (PALETTE[1], (0, (2, 1.5)))  # frames: the label of the query, another label
 HIDDEN = 0.5  # the grey that stands for pixels a descriptor never saw
 DOTS_PER_INCH = 150
@@ -30,6 +28,7 @@ TILE_INCHES = 0.9
 GAP_INCHES = 0.08
 BLOCK_GAP_INCHES = 0.22
 HEADING_INCHES = 0.28
+LINE_INCHES = 0.16  # of a heading, from the second on
 LEGEND_INCHES = 0.28
 TEXT_POINTS = 9
 
@@ -44,50 +43,23 @@ class Bar:
     kind: Literal["baseline", "pretext", "supervised"]
 
 
-def sample_grid(columns: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+def sample_grid(columns: Sequence[np.ndarray], titles: Sequence[str], tile_inches: float = TILE_INCHES) -> Figure:
     """A row a sample, a titled column an array of B x 3 x H x W in [0, 1]: say, input, output and truth.
 
-    ValueError where shapes, counts or values do not fit.
+    A title may have several lines; the axes come column by column. ValueError where shapes, counts or values do not fit.
     """
     if not columns or len(columns) != len(titles):
         raise ValueError(f"{len(columns)} columns with {len(titles)} titles: give one title a column, one at least.")
     checked = [_images(column, f"column '{title}'") for column, title in zip(columns, titles, strict=True)]
     if len({len(column) for column in checked}) > 1:
         raise ValueError(f"Columns of {[len(column) for column in checked]} samples: all must have as many.")
-    lefts = [column * (TILE_INCHES + GAP_INCHES) for column in range(len(checked))]
-    figure = _canvas(lefts[-1] + TILE_INCHES, len(checked[0]))
-    for left, title, column in zip(lefts, titles, checked, strict=True):
-        _heading(figure, title, left, TILE_INCHES)
+    pitch = tile_inches + GAP_INCHES
+    top = HEADING_INCHES + LINE_INCHES * max(title.count("\n") for title in titles)
+    figure = _canvas(len(checked) * pitch - GAP_INCHES, top + len(checked[0]) * pitch)
+    for place, (title, column) in enumerate(zip(titles, checked, strict=True)):
+        _heading(figure, title, place * pitch, tile_inches, top)
         for row, image in enumerate(column):
-            _tile(figure, left, row).imshow(image)
-    return figure
-
-
-def loss_curve(log: Sequence[Mapping[str, float]]) -> Figure:
-    """One line a term: the fields `loss/<term>` of log lines over their `step`, smoothed over the faint raw values.
-
-    The axis is logarithmic where all values are positive and span more than a decade. ValueError without any loss.
-    """
-    from matplotlib.figure import Figure
-
-    terms = sorted({name for line in log for name in line if name.startswith("loss/")})
-    if not terms:
-        raise ValueError(f"None of the {len(log)} log lines has a field that begins with 'loss/'.")
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    everything = []
-    for term, colour, style in zip(terms, cycle(PALETTE), cycle(LINE_STYLES), strict=False):
-        points = [(line["step"], line[term]) for line in log if term in line]
-        steps, values = np.array(points, dtype=np.float64).T
-        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, _smoothed(values), style, color=colour, linewidth=1.8, label=term.removeprefix("loss/"))
-        everything.append(values)
-    if (joined := np.concatenate(everything)).min() > 0 and joined.max() > 10 * joined.min():
-        axes.set_yscale("log")
-    axes.set(xlabel="step", ylabel="loss")
-    axes.margins(x=0.01)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=min(len(terms), 4), frameon=False, fontsize=TEXT_POINTS)
+            _tile(figure, place * pitch, top + row * pitch, tile_inches).imshow(image)
     return figure
 
 
@@ -119,14 +91,16 @@ def retrieval_figure(
     widths = [images.shape[1] * pitch - GAP_INCHES for _, images, _ in columns]
     gaps = [BLOCK_GAP_INCHES if is_block else GAP_INCHES for _, _, is_block in columns]
     starts = [sum(widths[:n]) + sum(gaps[1 : n + 1]) for n in range(len(columns))]
-    figure = _canvas(starts[-1] + widths[-1], len(shown), has_legend=is_relevant is not None)
+    has_legend = is_relevant is not None
+    height = HEADING_INCHES + len(shown) * pitch + (LEGEND_INCHES if has_legend else 0)
+    figure = _canvas(starts[-1] + widths[-1], height, has_legend)
     for (heading, images, is_block), start, width in zip(columns, starts, widths, strict=True):
-        _heading(figure, heading, start, width, is_ruled=is_block)
+        _heading(figure, heading, start, width, HEADING_INCHES, is_ruled=is_block)
         for row, place in np.ndindex(*images.shape[:2]):
-            axes = _tile(figure, start + place * pitch, row)
+            axes = _tile(figure, start + place * pitch, HEADING_INCHES + row * pitch, TILE_INCHES)
             axes.imshow(images[row, place])
             if is_block and hole is not None:
-                _outline(axes, hole)
+                outline(axes, hole)
             if is_block and is_relevant is not None:
                 colour, style = SAME if is_relevant[heading][row, place] else OTHER
                 axes.spines[:].set(visible=True, linewidth=1.8, color=colour, linestyle=style)
@@ -155,6 +129,19 @@ def results_bars(bars: Sequence[Bar], label: str) -> Figure:
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def outline(axes: Axes, hole: np.ndarray, points: float = 0.9) -> None:
+    """A thin white line, edged in black, along the border of the hole (H x W bool) in the image that `axes` show."""
+    from matplotlib.collections import LineCollection
+
+    left, _, _, top = axes.images[0].get_extent()
+    padded = np.pad(hole, 1)
+    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]) + (top, left)  # between a pixel and the one above it
+    along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]) + (top, left)
+    lines = [((x, y), (x + 1, y)) for y, x in across] + [((x, y), (x, y + 1)) for y, x in along]
+    for colour, width in (("black", 2 * points), ("white", points)):  # seen on dark patches and on bright ones
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -189,12 +176,11 @@ def _check_frames(is_relevant: Mapping[str, np.ndarray], blocks: Mapping[str, np
             raise ValueError(f"is_relevant['{name}'] must be {block.shape[:2]} bool, as the neighbours are.")
 
 
-def _canvas(width: float, rows: int, has_legend: bool = False) -> Figure:
-    """A figure for rows of tiles below a heading, `width` inches wide."""
+def _canvas(width: float, height: float, has_legend: bool = False) -> Figure:
+    """A figure for tiles over `width` inches, a gap on either side; `height` is that of the whole."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    height = HEADING_INCHES + rows * (TILE_INCHES + GAP_INCHES) + (LEGEND_INCHES if has_legend else 0)
     figure = Figure(figsize=(width + 2 * GAP_INCHES, height))
     if has_legend:
         kinds = (("label of the query", *SAME), ("another label", *OTHER))
@@ -203,47 +189,25 @@ def _canvas(width: float, rows: int, has_legend: bool = False) -> Figure:
     return figure
 
 
-def _heading(figure: Figure, text: str, left: float, width: float, is_ruled: bool = False) -> None:
-    """Text above the tiles from `left` inches on, over a thin line where it heads a block."""
+def _heading(figure: Figure, text: str, left: float, width: float, top: float, is_ruled: bool = False) -> None:
+    """Text above the tiles, which begin `left` and `top` inches on, over a thin line where it heads a block."""
     from matplotlib.lines import Line2D
 
     page = figure.get_size_inches()
     x = (left + GAP_INCHES) / page[0]
-    y = 1 - (HEADING_INCHES - 0.07) / page[1]
-    figure.text(x + width / 2 / page[0], y, text, ha="center", va="bottom", fontsize=TEXT_POINTS)
+    y = 1 - (top - 0.07) / page[1]
+    written = figure.text(x + width / 2 / page[0], y, text, ha="center", va="bottom", fontsize=TEXT_POINTS)
+    written.set_parse_math(False)  # names are not formulas
     if is_ruled:
         y -= 0.02 / page[1]
         figure.add_artist(Line2D((x, x + width / page[0]), (y, y), color="black", linewidth=0.6))
 
 
-def _tile(figure: Figure, left: float, row: int) -> Axes:
-    """Axes for one image: `left` inches from the first, `row` rows below the heading."""
+def _tile(figure: Figure, left: float, top: float, side: float) -> Axes:
+    """Axes for one image, `left` inches from the first and `top` from the edge of the page."""
     page = figure.get_size_inches()
-    bottom = page[1] - HEADING_INCHES - row * (TILE_INCHES + GAP_INCHES) - TILE_INCHES
-    axes = figure.add_axes(
-        ((left + GAP_INCHES) / page[0], bottom / page[1], TILE_INCHES / page[0], TILE_INCHES / page[1])
-    )
+    corner = (left + GAP_INCHES) / page[0], 1 - (top + side) / page[1]
+    axes = figure.add_axes((*corner, side / page[0], side / page[1]))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return axes
-
-
-def _outline(axes: Axes, hole: np.ndarray) -> None:
-    """A thin line along the border of the hole."""
-    from matplotlib.collections import LineCollection
-
-    padded = np.pad(hole, 1)
-    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]) - 0.5  # borders between a pixel and the one above it
-    along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]) - 0.5
-    lines = [((x, y), (x + 1, y)) for y, x in across] + [((x, y), (x, y + 1)) for y, x in along]
-    for colour, width in (("black", 1.8), ("white", 0.9)):  # seen on dark patches and on bright ones
-        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """The moving mean over a twentieth of the points, over fewer at both ends."""
-    reach = len(values) // 40
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    first, last = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    return (total[last] - total[first]) / (last - first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
@@ -36,28 +37,34 @@ HANDLE_INCHES = 0.6  # what an entry of the legend needs beside its text
 
 
 def page(
-    images: Sequence[np.ndarray], titles: Sequence[str], handles: Sequence[Artist]
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    handles: Sequence[Artist],
+    tile_inches: tuple[float, float] = TILE_INCHES,
+    most_tiles: int = MOST_TILES,
 ) -> tuple[Figure, list[list[Axes]]]:
     """Axes of each image's shape, one a title, in groups side by side, above a legend of the handles' labels.
 
-    A title heads each column once. There is one handle at least.
+    A title heads each column once. `tile_inches` are height and width in which every image just fits; no more than
+    `most_tiles` stand side by side. Without handles there is no legend.
     """
     from matplotlib.figure import Figure
 
     shapes = np.array([image.shape[:2] for image in images])
-    inches = shapes * (TILE_INCHES / shapes).min(axis=1, keepdims=True)  # height and width
-    tile = inches[:, 1].max()
-    across = min(MOST_TILES // len(titles), ceil(sqrt(len(images))))
+    inches = shapes * (tile_inches / shapes).min(axis=1, keepdims=True)  # height and width
+    tile = max(inches[:, 1].max(), *(text_inches(title, TEXT_POINTS) for title in titles))
+    across = min(most_tiles // len(titles), ceil(sqrt(len(images))))
     rows = [inches[start : start + across, 0].max() for start in range(0, len(images), across)]
     group = len(titles) * (tile + GAP_INCHES) - GAP_INCHES + BLOCK_GAP_INCHES
     content = across * group - BLOCK_GAP_INCHES
-    entry = max(_text_inches(str(handle.get_label()), TEXT_POINTS) for handle in handles) + HANDLE_INCHES
+    entry = max((text_inches(str(handle.get_label()), TEXT_POINTS) for handle in handles), default=0.0) + HANDLE_INCHES
     width = max(content, entry) + 2 * GAP_INCHES
     lines = ceil(len(handles) / int(width / entry))
     height = HEADING_INCHES + sum(rows) + GAP_INCHES * len(rows) + GAP_INCHES + LEGEND_LINE_INCHES * lines
     figure = Figure(figsize=(width, height))
-    legend = figure.legend(handles=handles, loc="lower center", ncols=ceil(len(handles) / lines), fontsize=TEXT_POINTS)
-    legend.set_frame_on(False)
+    if handles:
+        columns = ceil(len(handles) / lines)
+        figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=TEXT_POINTS, frameon=False)
     places: list[list[Axes]] = []
     for place, (tall, wide) in enumerate(inches):
         row, column = divmod(place, across)
@@ -128,6 +135,36 @@ def short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
+def wrapped(text: str, inches: float, points: float, most_lines: int) -> str:
+    """The text in lines of that width, `most_lines` at most: the last ends in … where there is more.
+
+    Broken at spaces, after hyphens, slashes and underscores, and within a word that is too wide for a line.
+    """
+    lines = [""]
+    for piece in re.split(r"(?<=[ /_-])", " ".join(text.split())):
+        if text_inches((lines[-1] + piece).rstrip(), points) > inches and lines[-1]:
+            lines.append("")
+        for letter in piece:
+            if text_inches((lines[-1] + letter).rstrip(), points) > inches and lines[-1]:
+                lines.append("")
+            lines[-1] += letter
+    lines = [line.rstrip() for line in lines]
+    if len(lines) > most_lines:
+        last = lines[most_lines - 1]
+        while last and text_inches(f"{last}…", points) > inches:
+            last = last[:-1]
+        lines[most_lines - 1 :] = [f"{last.rstrip()}…"]
+    return "\n".join(lines)
+
+
+def text_inches(text: str, points: float) -> float:
+    """The width of a line of text."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)[0]) / 72
+
+
 def _free_place(
     axes: Axes, size: np.ndarray, corners: Sequence[tuple[float, float]], taken: Sequence[np.ndarray]
 ) -> np.ndarray:
@@ -159,13 +196,5 @@ def _label(axes: Axes, text: str, place: np.ndarray, colour: str) -> None:
 def _label_pixels(axes: Axes, text: str) -> np.ndarray:
     """Width and height of a label in pixels of the image."""
     pixels_an_inch = axes.get_xlim()[1] / (axes.bbox.width / axes.figure.dpi)
-    width = _text_inches(text, LABEL_POINTS) + 2 * LABEL_PADDING_POINTS / 72
+    width = text_inches(text, LABEL_POINTS) + 2 * LABEL_PADDING_POINTS / 72
     return pixels_an_inch * np.array([width, LABEL_HEIGHT_POINTS / 72])
-
-
-def _text_inches(text: str, points: float) -> float:
-    """The width of a line of text."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)[0]) / 72

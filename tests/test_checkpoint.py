@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssl_inpaint import checkpoint
-from ssl_inpaint.checkpoint import ENCODER_FILE, Card, build_encoder, open_encoder, save_encoder, weights_sha256
+from ssl_inpaint.checkpoint import ENCODER_FILE, Card, build_encoder, open_encoder, save_weights, weights_sha256
 from ssl_inpaint.errors import UsageError
 
 SMALL = {"channels": "4,6,6,6,4", "groups": "1", "normalization": "batch"}  # of alexnet
@@ -23,7 +23,7 @@ def run_folder(path: Path, settings: Mapping[str, str] = SMALL, seed: int = 3, s
             if tensor.is_floating_point():
                 tensor += 0.25  # trained, so to speak
     card = card.model_copy(update={"method": "Context encoder (region)", "pretext": "inpainting", "image_size": 96})
-    save_encoder(path / ENCODER_FILE, encoder, card)
+    save_weights(path / ENCODER_FILE, encoder, card)
     return path
 
 
@@ -132,7 +132,7 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     encoder, card = build_encoder("alexnet", SMALL, 0)
     with pytest.raises(UsageError, match=r"Cannot write .*file"):
-        save_encoder(tmp_path / "file" / ENCODER_FILE, encoder, card)
+        save_weights(tmp_path / "file" / ENCODER_FILE, encoder, card)
 
 
 def test_a_disk_that_is_full_is_a_usage_error(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_is_a_usage_error(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
         with pytest.raises(UsageError, match="Cannot write"):
-            save_encoder(tmp_path / ENCODER_FILE, encoder, card)
+            save_weights(tmp_path / ENCODER_FILE, encoder, card)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -357,5 +357,5 @@ def test_the_device_is_no_part_of_the_hash() -> None:
 def test_channels_last_weights_are_saved_as_they_are(tmp_path: Path) -> None:
     encoder, card = build_encoder("alexnet", SMALL, 0)
     before = weights_sha256(encoder)
-    save_encoder(tmp_path / ENCODER_FILE, encoder.to(memory_format=torch.channels_last), card)
+    save_weights(tmp_path / ENCODER_FILE, encoder.to(memory_format=torch.channels_last), card)
     assert weights_sha256(open_encoder(str(tmp_path), {}, 0)[0]) == before

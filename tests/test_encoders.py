@@ -112,7 +112,7 @@ def test_weights_and_card_come_back_from_their_file_bit_for_bit(spec: str, tmp_p
         if "running_mean" in name:
             buffer.normal_()
     card = card.model_copy(update={"method": "Context encoder", "seed": 3, "pretraining_seconds": 1.5})
-    checkpoint.save_encoder(tmp_path / checkpoint.ENCODER_FILE, encoder, card)
+    checkpoint.save_weights(tmp_path / checkpoint.ENCODER_FILE, encoder, card)
     found, found_card = checkpoint.open_encoder(str(tmp_path), {}, seed=9)
     assert found_card == card
     assert checkpoint.weights_sha256(found) == checkpoint.weights_sha256(encoder)

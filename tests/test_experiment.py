@@ -177,7 +177,7 @@ def test_a_finished_run_holds_every_file_and_its_encoder_opens(
         f"shapes:{shapes_folder}", tmp_path / "run", pretext, encoder, settings, steps=2, ledger=ledger
     )
     found = {entry.name for entry in made.folder.iterdir()}
-    wanted = {"config.json", "log.jsonl", "validation.jsonl", "events", "checkpoint.pt", "loss_curve.png"}
+    wanted = {"config.json", "log.jsonl", "validation.jsonl", "events", "checkpoint.pt", "learning_curve.png"}
     assert wanted | {"encoder.safetensors"} <= found
     assert (made.folder / "samples" / "0000002.png").exists() == (pretext != "supervised")
     assert [line["step"] for line in runlog.read_log(made.folder / "log.jsonl")] == [1, 2]

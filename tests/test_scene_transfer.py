@@ -71,7 +71,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a narrow encoder with BatchNorm that calls itself pretrained, so that nothing is calibrated."""
     encoder, card = checkpoint.build_encoder("compact_alexnet", NARROW, 0)
     path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
-    checkpoint.save_encoder(path, encoder, card.model_copy(update={"method": "Ours", "pretext": "inpainting"}))
+    checkpoint.save_weights(path, encoder, card.model_copy(update={"method": "Ours", "pretext": "inpainting"}))
     return path
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ssl_inpaint import catalog, checkpoint, config, figures, files, holes, records, runlog, train
+from ssl_inpaint import catalog, checkpoint, config, files, holes, records, train
 from ssl_inpaint.batches import ImageBatches
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.config import Settings
@@ -19,6 +19,7 @@ from ssl_inpaint.core import Pretext, TrainingFacts
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment.checks import refuse_lone_images, refuse_size, refuse_used
 from ssl_inpaint.experiment.data import Examples, open_examples
+from ssl_inpaint.experiment.generators import GENERATOR_FILE
 from ssl_inpaint.experiment.watcher import Watcher
 from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, Recipe
 from ssl_inpaint.records import Ledger, Record
@@ -78,8 +79,8 @@ def pretrain(
 ) -> Pretrained:
     """Trains plan.pretext on plan.data and writes the run folder.
 
-    {config.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, loss_curve.png,
-    encoder.safetensors}. With a ledger the held-out scores of the task itself are recorded. UsageError where the
+    {config.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, learning_curve.png,
+    encoder.safetensors}, for inpainting also samples_over_time.png and generator.safetensors. With a ledger the held-out scores of the task itself are recorded. UsageError where the
     folder holds another run, or is in use; nothing is written before data, encoder and settings have been checked.
     """
     part = catalog.load("pretext", plan.pretext)
@@ -118,13 +119,14 @@ def pretrain(
             on_sample=watcher.look,
         )
         card = _card(plan, part, pretext_config, blank, examples, facts, fit)
-        log = runlog.read_log(folder / "log.jsonl")
-        figures.save(figures.loss_curve(log), folder / "loss_curve.png")
+        watcher.draw()
         validation = watcher.latest()
         if ledger is not None and validation:
-            ledger.add(_records(plan, card, encoder, validation, len(held_out), fit, runtime, workers))
+            ledger.add(_records(plan, part, card, encoder, validation, len(held_out), fit, runtime, workers))
+        if plan.pretext == "inpainting":
+            checkpoint.save_weights(folder / GENERATOR_FILE, objective.players()["generator"].module, card)
         # Last of all: a folder with it is a finished run.
-        checkpoint.save_encoder(folder / checkpoint.ENCODER_FILE, encoder, card)
+        checkpoint.save_weights(folder / checkpoint.ENCODER_FILE, encoder, card)
     return Pretrained(folder, card, fit, validation)
 
 
@@ -166,6 +168,7 @@ def _card(
         update={
             "method": part.method_name(pretext_config),
             "pretext": plan.pretext,
+            "pretext_config": plan.pretext_config,
             "supervision": part.SUPERVISION,
             "dataset": examples.split.dataset,
             "dataset_sha256": examples.digest,
@@ -173,7 +176,7 @@ def _card(
             "steps": fit.steps,
             "recipe": plan.recipe,
             "config_hash": config.hash_of(
-                plan.pretext_config, plan.crops, plan.train, plan.encoder_settings, *silhouettes
+                pretext_config.identity(), plan.crops, plan.train, plan.encoder_settings, *silhouettes
             ),
             "pretraining_seconds": fit.seconds,
         }
@@ -182,6 +185,7 @@ def _card(
 
 def _records(
     plan: PretrainPlan,
+    part: ModuleType,
     card: Card,
     encoder: torch.nn.Module,
     validation: Mapping[str, float],
@@ -210,7 +214,7 @@ def _records(
             recipe=plan.recipe,
             config_hash=card.config_hash,
             value=value,
-            higher_is_better=False,
+            higher_is_better=name in getattr(part, "HIGHER_IS_BETTER", ()),
             n_examples=count,
             **provenance,
         )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_inpaint import figures, files, runlog, train
+from ssl_inpaint import curves, figures, files, inpainting_figures, runlog, train
 from ssl_inpaint.batches import fixed_views
 from ssl_inpaint.core import Batch, Pretext
 from ssl_inpaint.experiment.data import Examples
@@ -18,6 +19,7 @@ from ssl_inpaint.plans import PretrainPlan
 from ssl_inpaint.runtime import Runtime, seed_for
 
 SAMPLES = 8  # rows of a sample grid
+LOOKS_FILE = "looks.npz"  # the same rows at every look, for what shows them over time
 
 
 class Watcher:
@@ -50,13 +52,42 @@ class Watcher:
         lines = [*before, {"step": step, **values}]
         files.write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
         if columns:
-            grid = figures.sample_grid([c.float().cpu().numpy() for c in columns.values()], list(columns))
+            shown = {name: maps.float().cpu().numpy() for name, maps in columns.items()}
+            grid = figures.sample_grid(list(shown.values()), list(shown))
             figures.save(grid, self.folder / "samples" / f"{step:07d}.png")
+            self._keep(step, shown)
+
+    def draw(self) -> None:
+        """Writes learning_curve.png and, where something can be seen of the task, samples_over_time.png."""
+        log = runlog.read_log(self.folder / "log.jsonl")
+        curve = curves.learning_curve(log, runlog.read_log(self.path))
+        figures.save(curve, self.folder / "learning_curve.png")
+        kept = self._kept()
+        by_step = {int(name): _to_float(pixels) for name, pixels in kept.items() if name.isdigit()}
+        if by_step:
+            first, last = (_to_float(kept[name]) for name in ("input", "truth"))
+            over_time = inpainting_figures.samples_over_time(last, first, by_step)
+            figures.save(over_time, self.folder / "samples_over_time.png")
 
     def latest(self) -> dict[str, float]:
         """The values of the last look; none before the first."""
         lines = runlog.read_log(self.path)
         return {k: v for k, v in lines[-1].items() if k != "step"} if lines else {}
+
+    def _keep(self, step: int, shown: Mapping[str, np.ndarray]) -> None:
+        """Adds the outputs of this look to those before it."""
+        before = {name: pixels for name, pixels in self._kept().items() if name.isdigit() and int(name) < step}
+        ends = {"input": shown["input"], "truth": shown.get("truth", shown["input"])}
+        looks = {name: _to_bytes(pixels) for name, pixels in {**ends, f"{step:07d}": shown["output"]}.items()}
+        with files.replacing(self.folder / "samples" / LOOKS_FILE) as temporary:
+            np.savez_compressed(temporary, **before, **looks)
+
+    def _kept(self) -> dict[str, np.ndarray]:
+        path = self.folder / "samples" / LOOKS_FILE
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as content:
+            return dict(content)
 
     def _validate(self) -> dict[str, float]:
         generator, sums, count = self._generator(), dict[str, float](), 0
@@ -70,6 +101,14 @@ class Watcher:
     def _generator(self) -> torch.Generator:
         """The same draws at every look, so that looks differ by the network only."""
         return torch.Generator(self.runtime.device).manual_seed(self.seed)
+
+
+def _to_bytes(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _to_float(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / 255
 
 
 @contextmanager
