@@ -75,7 +75,7 @@ def alexnet_state(
     and have a matrix (fc6, a decoder) are left out; the rest (normalisation) stays under its own name, for a strict
     loader to refuse. UsageError where conv1 is not 11 x 11 on three channels.
     """
-    names = _convolution_names(blobs)
+    names = convolution_names(blobs)
     order = list(blobs)
     last = max((order.index(name) for name in names), default=len(order))
     state = {}
@@ -87,6 +87,19 @@ def alexnet_state(
     if "conv1.weight" in state:
         _absorb_input(state, mean)
     return state
+
+
+def convolution_names(names: Mapping[str, object]) -> dict[str, str]:
+    """Caffe's names to ours: exactly ours, or the one family that a single prefix or suffix sets apart; else none."""
+    families: list[tuple[str, ...]] = [CONVOLUTIONS]
+    for name in names:
+        before, found, after = name.partition(CONVOLUTIONS[0])
+        if found and name != CONVOLUTIONS[0]:
+            families.append(tuple(f"{before}{ours}{after}" for ours in CONVOLUTIONS))
+    whole = [family for family in families if all(name in names for name in family)]
+    if not whole or (len(whole) > 1 and whole[0] != CONVOLUTIONS):
+        return {name: name for name in CONVOLUTIONS if name in names}
+    return dict(zip(whole[0], CONVOLUTIONS, strict=True))
 
 
 def _absorb_input(state: dict[str, Tensor], mean: tuple[float, float, float]) -> None:
@@ -106,19 +119,6 @@ def _absorb_input(state: dict[str, Tensor], mean: tuple[float, float, float]) ->
 def _convolution(name: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
     bias = values[1].flatten() if len(values) > 1 else torch.zeros(len(values[0]))
     return {f"{name}.weight": values[0], f"{name}.bias": bias}
-
-
-def _convolution_names(names: Mapping[str, object]) -> dict[str, str]:
-    """Caffe's names to ours: exactly ours, or the one family that a single prefix or suffix sets apart; else none."""
-    families: list[tuple[str, ...]] = [CONVOLUTIONS]
-    for name in names:
-        before, found, after = name.partition(CONVOLUTIONS[0])
-        if found and name != CONVOLUTIONS[0]:
-            families.append(tuple(f"{before}{ours}{after}" for ours in CONVOLUTIONS))
-    whole = [family for family in families if all(name in names for name in family)]
-    if not whole or (len(whole) > 1 and whole[0] != CONVOLUTIONS):
-        return {name: name for name in CONVOLUTIONS if name in names}
-    return dict(zip(whole[0], CONVOLUTIONS, strict=True))
 
 
 def _is_matrix(tensor: Tensor) -> bool:

@@ -68,10 +68,14 @@ def _settings(frame: pd.DataFrame, trained: Mapping[str, str]) -> pd.Series[str]
     return found.str.strip()
 
 
-def published_cells() -> pd.DataFrame:
-    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread."""
+def published_cells(chosen: Sequence[str] = tuple(PUBLISHED)) -> pd.DataFrame:
+    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread.
+
+    Of the `chosen` tables of PUBLISHED only.
+    """
     with importlib.resources.files("ssl_inpaint").joinpath("published.csv").open(encoding="utf-8") as file:
         frame = pd.read_csv(file, keep_default_na=False)
+    frame = frame[frame["table"].isin(list(chosen))]
     is_error = frame["metric"].str.startswith("mean ")  # mean L1 and mean L2
     section = frame["table"].map(PUBLISHED) + (", " + frame["dataset"]).where(frame["table"] == "linear", "")
     renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})

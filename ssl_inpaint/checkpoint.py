@@ -92,7 +92,7 @@ def encoder_of(card: Card, path: Path) -> Encoder:
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:
-    """Writes the weights of an encoder, or of a network around one, with its card as safetensors: whole or not at all."""
+    """Writes an encoder's weights, or a whole network's, with its card as safetensors: whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with files.replacing(path) as temporary:
         try:

@@ -7,13 +7,15 @@ from pathlib import Path
 import click
 
 from ssl_inpaint import catalog, options
-from ssl_inpaint.errors import Failure
+from ssl_inpaint.errors import Failure, UsageError
 from ssl_inpaint.options import LEDGER, Name
 
 HOLES = Name("kind of hole", ("centre", "blocks", "region", "noise"))
 MODES = Name("mode", ("frozen", "finetune"))
 EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 SOURCES = "random:ENCODER, RUN, ENCODER=FILE, torchvision:alexnet or timm:NAME."
+INPAINTERS = "A RUN of pretrain, telea, ... (list inpainters) or nearest:DESCRIPTOR; with --evaluate, may be repeated."
+HOLE = "centre, alpha, box:X,Y,WIDTH,HEIGHT, a mask (white is filled) or a folder of masks; --evaluate: kind of holes."
 DESCRIPTORS = "hog, or SOURCE[@STAGE] with a source as in transfer --from; may be repeated."
 
 
@@ -31,7 +33,7 @@ def main() -> None:
 def list_parts(kind: str | None) -> None:
     """What there is: data sets, encoders, pretext tasks, ...
 
-    KIND is data, encoders, pretext, transfer, descriptors, recipes or protocols; all of them, if absent.
+    KIND is data, encoders, pretext, transfer, descriptors, inpainters, recipes or protocols; all of them, if absent.
 
     \b
     Example:
@@ -227,6 +229,92 @@ def nn_retrieval(
     for path in made.figures:
         click.echo(f"figure      {path}")
     click.echo(f"ledger      {ledger.path}" if made.records else "no labels, so neighbours are shown and not scored")
+
+
+@main.command()
+@click.argument("images")
+@click.option("--with", "inpainters", multiple=True, metavar="INPAINTER", help=INPAINTERS)
+@click.option("--hole", help=HOLE)
+@click.option("--resize-mask", is_flag=True, help="Fit a mask of another size to its photograph.")
+@click.option("--blend", is_flag=True, help="Carry the colours around the hole into it, so that no seam is seen.")
+@click.option("--gallery", help="Data spec whose pixels nearest-neighbour inpainting may take.")
+@click.option("--evaluate", is_flag=True, help="Compare inpainters on the images, or the test part of a data spec.")
+@options.measuring
+def inpaint(
+    images: str,
+    inpainters: tuple[str, ...],
+    hole: str | None,
+    resize_mask: bool,
+    blend: bool,
+    gallery: str | None,
+    evaluate: bool,
+    assignments: tuple[str, ...],
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Fill holes in photographs, or measure how well that is done.
+
+    IMAGES is a photograph or a folder of them; with --evaluate a data spec.
+
+    \b
+    Example:
+      ssl-inpaint inpaint photo.jpg --with runs/ours --hole mask.png --blend
+      ssl-inpaint inpaint --evaluate folder:held-out --with runs/ours --gallery folder:photos
+    """
+    settings = options.settings_of(assignments)
+    folder = output or options.new_folder(f"inpaint-{Path(images).stem}")
+    runtime, ledger, _ = options.open_run(settings, "auto")
+    if evaluate:
+        from ssl_inpaint.experiment import evaluation
+
+        if resize_mask or blend:
+            raise UsageError("--resize-mask and --blend are for filling, and --evaluate only measures: leave them out.")
+        made = evaluation.evaluate(
+            evaluation.plan_evaluation(images, inpainters, hole, gallery, settings, seed), folder, runtime, ledger
+        )
+        for sentence in made.left_out:
+            click.echo(sentence, err=True)
+        click.echo(made.text())
+        click.echo("\n".join(f"written     {path}" for path in made.written) + f"\nledger      {ledger.path}")
+        return
+    from ssl_inpaint.experiment import filling
+
+    if len(inpainters) != 1:
+        raise UsageError(
+            f"{len(inpainters)} inpainters are named by --with: filling takes one, such as a run or telea."
+        )
+    done = filling.fill(
+        filling.plan_filling(images, inpainters[0], hole or "centre", gallery, settings, seed, resize_mask, blend),
+        folder,
+        runtime,
+    )
+    for path in done.written:
+        click.echo(path)
+    click.echo(f"figure      {done.figure}")
+    if done.failed:
+        raise Failure(f"{len(done.failed)} could not be filled. " + " ".join(done.failed))
+
+
+@main.command("import")
+@click.argument("file", type=EXISTING_FILE)
+@click.option("--recipe", type=options.part("recipes"), default="released_centre", help="Whose network the file holds.")
+@options.measuring
+def import_file(file: Path, recipe: str, assignments: tuple[str, ...], seed: int, output: Path | None) -> None:
+    """Take weights made elsewhere into a run folder.
+
+    FILE is a state dict of the released inpainting network in the layout of any of its ports, or the paper's Caffe
+    feature model (.caffemodel), an alexnet.
+
+    \b
+    Example:
+      ssl-inpaint import netG_streetview.pth --output runs/released
+      ssl-inpaint import ce_features.caffemodel --output runs/ce_features
+    """
+    from ssl_inpaint.experiment import importing
+
+    folder = output or options.new_folder(f"import-{file.stem}")
+    made = importing.import_weights(file, recipe, options.settings_of(assignments), folder, seed)
+    click.echo("\n".join([*made.report, *(f"written     {path}" for path in made.written)]))
 
 
 @main.command()

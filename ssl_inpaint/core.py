@@ -268,8 +268,15 @@ class Frame:
 class Inpainter(Protocol):
     """Fills the hidden part of images by what is visible around it."""
 
-    name: str  # the label of its row in tables
-    frame: Frame | None  # None: it takes images of any shape, with holes anywhere
+    @property
+    def name(self) -> str:
+        """The label of its row in tables."""
+        ...
+
+    @property
+    def frame(self) -> Frame | None:
+        """None: it takes images of any shape, with holes anywhere."""
+        ...
 
     def fill(self, images: Tensor, holes: Tensor) -> Tensor:
         """B x 3 x H x W in [0, 1] and B x 1 x H x W bool, True where missing, to images with every hole filled.

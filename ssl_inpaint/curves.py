@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl_inpaint.figures import PALETTE, TEXT_POINTS
+from ssl_inpaint.figures import PALETTE, TEXT_POINTS, text_inches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 LINE_STYLES = ("-", "--", "-.", ":")
 REFERENCE = "mean_fill"  # begins the fields of the fill that no network made, to compare with
-REFERENCE_COLOUR = "#555555"
 WORDS = {"hidden_psnr": "network", "mean_fill_psnr": "mean-colour fill"}  # the other fields go by their own names
 WIDTH_INCHES = 6.4
+LEGEND_INCHES = 5.4  # of that, right of the numbers
 HEIGHT_INCHES = (3.4, 2.4)  # of the losses, and of what was measured
 MOST_MARKERS = 30  # of a line: more would hide it
-LEGEND_COLUMNS = 3
+HANDLE_INCHES = 0.6  # what an entry of a legend needs beside its text
 
 
 def learning_curve(log: Sequence[Mapping[str, float]], validation: Sequence[Mapping[str, float]]) -> Figure:
     """The losses of log lines over their `step`; below, where there are validation lines, what those measured.
 
     A loss is a field `loss/<term>`: its raw values faint under their moving mean. Of the validation the fields
-    `<name>_psnr` are drawn, in dB; without any, all are. The last value stands in the legend. An axis is logarithmic
-    where all its values are positive and span more than a decade, dB apart. ValueError without any loss.
+    `<name>_psnr` are drawn, in dB; without any, all are. An axis of anything but dB is logarithmic where all its values
+    are positive and span more than a decade. ValueError without any loss.
     """
     from matplotlib.figure import Figure
 
@@ -44,11 +44,10 @@ def learning_curve(log: Sequence[Mapping[str, float]], validation: Sequence[Mapp
     for axes in lower:
         _draw_measured(axes, validation, [name for name in measured if name.endswith("_psnr")] or measured)
     for axes in (upper, *lower):
-        axes.margins(x=0.01)
+        axes.margins(x=0.02)
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=LEGEND_COLUMNS, fontsize=TEXT_POINTS)
-        legend.set_frame_on(False)
+        _add_legend(axes)
     axes.set_xlabel("step")
     figure.align_ylabels()
     return figure
@@ -70,20 +69,30 @@ def _draw_losses(axes: Axes, log: Sequence[Mapping[str, float]], terms: Sequence
 
 
 def _draw_measured(axes: Axes, validation: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
-    """A line a field, those of the fill to compare with dashed and grey."""
+    """A line a field; that of the fill to compare with is level, as no step changes it."""
     is_in_decibels = names[0].endswith("_psnr")
-    own = [name for name in names if not name.startswith(REFERENCE)]
-    styles = dict(zip(own, zip(cycle(PALETTE), cycle("oDs^v"), strict=False), strict=False))
+    styles = zip(cycle(PALETTE), cycle("oDs^v"), strict=False)
     for name in names:
         steps, values = _points(validation, name)
         last = f"{values[-1]:.1f} dB" if is_in_decibels else f"{values[-1]:.3g}"
-        colour, marker = styles.get(name, (REFERENCE_COLOUR, "_"))
-        (line,) = axes.plot(steps, values, color=colour, label=f"{WORDS.get(name, name)}: {last} at last")
-        line.set(linestyle="-" if name in styles else "--", linewidth=1.5, markersize=4)
-        line.set_marker(marker if len(steps) == 1 or (name in styles and len(steps) <= MOST_MARKERS) else "")
+        word = WORDS.get(name, name)
+        if name.startswith(REFERENCE):
+            axes.axhline(values[-1], color="#555555", linestyle="--", linewidth=1.5, label=f"{word}, {last}")
+            continue
+        colour, marker = next(styles)
+        marker = marker if len(steps) <= MOST_MARKERS else ""
+        axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=4, label=f"{word}, last {last}")
     axes.set_ylabel("held-out PSNR (dB)" if is_in_decibels else "held out")
     if not is_in_decibels:
         _fit_scale(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    """Above the axes, in as many columns as fit."""
+    labels = axes.get_legend_handles_labels()[1]
+    columns = int(LEGEND_INCHES / (max(text_inches(label, TEXT_POINTS) for label in labels) + HANDLE_INCHES))
+    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=max(1, columns), fontsize=TEXT_POINTS)
+    legend.set_frame_on(False)
 
 
 def _points(lines: Sequence[Mapping[str, float]], name: str) -> np.ndarray:

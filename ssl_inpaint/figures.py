@@ -46,7 +46,8 @@ class Bar:
 def sample_grid(columns: Sequence[np.ndarray], titles: Sequence[str], tile_inches: float = TILE_INCHES) -> Figure:
     """A row a sample, a titled column an array of B x 3 x H x W in [0, 1]: say, input, output and truth.
 
-    A title may have several lines; the axes come column by column. ValueError where shapes, counts or values do not fit.
+    A title may have several lines. The axes come column by column. ValueError where shapes, counts or values do not
+    fit.
     """
     if not columns or len(columns) != len(titles):
         raise ValueError(f"{len(columns)} columns with {len(titles)} titles: give one title a column, one at least.")
@@ -133,15 +134,21 @@ def results_bars(bars: Sequence[Bar], label: str) -> Figure:
 
 def outline(axes: Axes, hole: np.ndarray, points: float = 0.9) -> None:
     """A thin white line, edged in black, along the border of the hole (H x W bool) in the image that `axes` show."""
-    from matplotlib.collections import LineCollection
-
+    if not hole.any():
+        return
     left, _, _, top = axes.images[0].get_extent()
-    padded = np.pad(hole, 1)
-    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]) + (top, left)  # between a pixel and the one above it
-    along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]) + (top, left)
-    lines = [((x, y), (x + 1, y)) for y, x in across] + [((x, y), (x, y + 1)) for y, x in along]
-    for colour, width in (("black", 2 * points), ("white", points)):  # seen on dark patches and on bright ones
-        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
+    rows, columns = (start + np.arange(-0.5, size + 1) for start, size in zip((top, left), hole.shape, strict=True))
+    axes.autoscale(False)  # the border of pixels that closes the line lies outside the image
+    for colour, width, opacity in (("black", 2 * points, 0.6), ("white", points, 1)):  # seen on dark and on bright
+        axes.contour(columns, rows, np.pad(hole, 1), [0.5], colors=colour, linewidths=width, alpha=opacity)
+
+
+def text_inches(text: str, points: float) -> float:
+    """The width of a line of text."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)[0]) / 72
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 MOST_TIMES = 8  # columns of a network's fills
 TILE_INCHES = 1.2
 MOST_LINES = 3  # of a method's name
-OUTLINE_POINTS = 0.4  # thin enough to leave the seam to be judged
+NAME_INCHES = 1.12  # so that names do not touch
+OUTLINE_POINTS = 0.45  # thin enough to leave the seam to be judged
 PHOTO_INCHES = (2.4, 2.4)  # height and width in which every photograph just fits
 PHOTO_PIXELS = 800  # of the longer side: more would not be seen in so many inches
 RED = np.array([214.0, 39.0, 40.0])
@@ -56,7 +57,7 @@ def methods_figure(
     _check_shapes(filled, truth)
     if holes.dtype != bool or holes.shape != (len(truth), 1, *truth.shape[2:]):
         raise ValueError(f"Holes: {holes.dtype} {holes.shape}, where {(len(truth), 1, *truth.shape[2:])} bool fits.")
-    titles = [tiles.wrapped(name, TILE_INCHES, figures.TEXT_POINTS, MOST_LINES) for name in filled]
+    titles = [tiles.wrapped(name, NAME_INCHES, figures.TEXT_POINTS, MOST_LINES) for name in filled]
     titles = ["input", *titles, "truth"]
     if scores is not None:
         below = ["", *(f"{scores[name]:.1f} dB" if name in scores else "" for name in filled), ""]
@@ -80,7 +81,7 @@ def before_after(photos: Sequence[np.ndarray], holes: Sequence[np.ndarray], fill
     for row, (photo, hole, fill) in zip(places, rows, strict=True):
         for axes, image in zip(row, (photo, _striped(photo, hole), fill), strict=True):
             tiles.show(axes, image)
-        figures.outline(row[1], hole, OUTLINE_POINTS)
+        figures.outline(row[1], hole)
     return figure
 
 

@@ -104,8 +104,8 @@ def refuse_poor(match: Match, path: Path) -> None:
         return
     said = "; ".join((match.report()[0], *match.objections()))
     raise UsageError(
-        f"{path} is of another network ({said}): give a generator's weights whose layers are ours, in our order, or set "
-        "our sizes to its own."
+        f"{path} is of another network ({said}): give a generator's weights whose layers are ours, in our order, "
+        "or set our sizes to its own."
     )
 
 
@@ -133,9 +133,10 @@ def _fill(match: Match, theirs: Sequence[_Layer], ours: Sequence[_Layer]) -> Non
         if pair.theirs.kind == "weights" and "bias" in pair.theirs.tensors and "bias" not in pair.ours.tensors:
             shifts.update(_fold(match, pair.theirs, norm))
         _take(match, pair, norm)
-    for norm, here in pairs:
-        if norm.path in shifts and here.key("running_mean") in match.state:
-            match.state[here.key("running_mean")] -= shifts[norm.path]
+    for there, here in pairs:
+        name = here.key("running_mean")
+        if there.path in shifts and name in match.state:
+            match.state[name] = match.state[name] - shifts[there.path]  # not in place: the tensor is the file's
 
 
 def _take(match: Match, pair: _Pair, norm: _Layer | None) -> None:

@@ -122,6 +122,49 @@ class RetrievalPlan(Settings):
     seed: int = Field(0, ge=0)
 
 
+class EvaluationConfig(Settings):
+    """How inpainters are compared: on which squares, with which holes."""
+
+    hole: str = "centre"  # a kind of `holes`
+    hole_fraction: float = Field(0.25, gt=0, le=0.9)  # of the area of the square
+    size: int = Field(128, ge=32)  # pixels a side of the squares: the middle of each image, at its full short side
+    images: int = Field(1000, ge=1)  # drawn from test; all where there are fewer
+    gallery: int = Field(100_000, ge=1)  # images whose pixels nearest-neighbour inpainting may take; drawn likewise
+    shown: int = Field(6, ge=1)  # rows of the figure, the first drawn, not chosen
+    has_others: bool = True  # every inpainter there is beside those that are named
+
+
+class EvaluationPlan(Settings):
+    """One comparison of inpainters."""
+
+    verb: Literal["inpaint --evaluate"] = "inpaint --evaluate"
+    data: str
+    data_settings: dict[str, str] = {}
+    inpainters: tuple[str, ...]
+    gallery: str | None = None  # the data set that nearest neighbours come from; None: the part of `data` beside test
+    config: EvaluationConfig
+    inpainter_settings: dict[str, dict[str, str]] = {}
+    encoder_settings: dict[str, str] = {}
+    seed: int = Field(0, ge=0)
+
+
+class FillingPlan(Settings):
+    """Photographs to fill."""
+
+    verb: Literal["inpaint"] = "inpaint"
+    photos: str  # an image or a folder
+    inpainter: str
+    hole: str  # "centre", "alpha", "box:X,Y,WIDTH,HEIGHT", a mask, or a folder of masks
+    is_mask_resized: bool = False
+    is_blended: bool = False
+    gallery: str | None = None
+    data_settings: dict[str, str] = {}
+    inpainter_settings: dict[str, dict[str, str]] = {}
+    encoder_settings: dict[str, str] = {}
+    config: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(0, ge=0)
+
+
 P = TypeVar("P", bound=Settings)
 PLAN_FILE = "config.json"
 SCHEMA = 1

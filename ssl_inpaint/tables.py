@@ -12,12 +12,13 @@ import pandas as pd
 from tabulate import tabulate
 
 from ssl_inpaint import files
-from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, ROW, VALUE, measured_cells, published_cells
+from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, PUBLISHED, ROW, VALUE, measured_cells, published_cells
 from ssl_inpaint.records import MEASURED, Ledger, Record
 
 USUAL_ORDER = {"task": ("cls", "det", "seg"), "mode": ("frozen", "finetune")}
 BASELINE_PRETEXTS = ("", "-", "none", "random")
-DECIBELS = "PSNR"  # metrics whose names begin so are no fractions
+DECIBELS = "psnr"  # metrics with this in their names are no fractions
+AS_THEY_ARE = ("SSIM", "LPIPS")  # metrics whose names begin so are not usually given in percent
 NOTHING_MEASURED = "Nothing is measured yet: the ledger holds no records."
 GENERATED = "Made from the ledger by `ssl-inpaint tables`; edits are lost."
 PREAMBLE = r"\usepackage[utf8]{inputenc} \usepackage{booktabs,adjustbox}"
@@ -85,9 +86,9 @@ def to_csv(cells: pd.DataFrame) -> str:
     return cells.to_csv(index=False, columns=columns, float_format="%.6g", lineterminator="\n")
 
 
-def render(records: Sequence[Record]) -> dict[str, str]:
+def render(records: Sequence[Record], published_tables: Sequence[str] = tuple(PUBLISHED)) -> dict[str, str]:
     """File name to text of all tables, measured before published; the same records give the same text."""
-    measured, published = measured_cells(records), published_cells()
+    measured, published = measured_cells(records), published_cells(published_tables)
     nothing = [] if records else [Table("Measured", (), (), (NOTHING_MEASURED,))]
     shown = [*nothing, *tables(measured), *tables(published)]
     cells = pd.concat([measured, published]) if records else published
@@ -180,8 +181,12 @@ def _best(cells: pd.DataFrame) -> set[object]:
 
 def _number(cell: Any, is_count_shown: bool) -> str:
     scale, digits = 100, 1 if cell.higher_is_better else 2
-    if cell.task == LOSSES or cell.metric.startswith(DECIBELS):
-        scale, digits = 1, 4 if cell.task == LOSSES else 2
+    if DECIBELS in cell.metric.lower():
+        scale, digits = 1, 2
+    elif cell.metric.startswith(AS_THEY_ARE):
+        scale, digits = 1, 3
+    elif cell.task == LOSSES:
+        scale, digits = 1, 4
     spread = f" ± {scale * cell.std:.{digits}f}" if cell.n_seeds > 1 else ""
     count = f" (n={cell.n_seeds})" if cell.n_seeds > 1 and is_count_shown else ""
     return f"{scale * cell.mean:.{digits}f}{spread}{count}"
@@ -204,9 +209,11 @@ def _measured_notes(cells: pd.DataFrame, columns: list[str], is_uneven: bool, ha
 
 
 def _unit(cells: pd.DataFrame) -> str:
+    decibels = ", PSNR in dB" if cells["metric"].str.lower().str.contains(DECIBELS).any() else ""
     if (cells["task"] == LOSSES).all():
-        return "Losses, images in [0, 1]"
-    return "In percent" + (", PSNR in dB" if cells["metric"].str.startswith(DECIBELS).any() else "")
+        return "Losses, images in [0, 1]" + decibels
+    as_they_are = [name for name in AS_THEY_ARE if cells["metric"].str.startswith(name).any()]
+    return "In percent" + decibels + (f", {' and '.join(as_they_are)} as they are" if as_they_are else "")
 
 
 def _cell_notes(cells: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl_inpaint.figures import BLOCK_GAP_INCHES, GAP_INCHES, HEADING_INCHES, TEXT_POINTS
+from ssl_inpaint.figures import BLOCK_GAP_INCHES, GAP_INCHES, HEADING_INCHES, TEXT_POINTS, text_inches
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -155,14 +155,6 @@ def wrapped(text: str, inches: float, points: float, most_lines: int) -> str:
             last = last[:-1]
         lines[most_lines - 1 :] = [f"{last.rstrip()}…"]
     return "\n".join(lines)
-
-
-def text_inches(text: str, points: float) -> float:
-    """The width of a line of text."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)[0]) / 72
 
 
 def _free_place(

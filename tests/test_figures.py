@@ -28,7 +28,6 @@ def test_drawing_never_imports_pyplot() -> None:
         "import sys, io, numpy as np; from ssl_inpaint import figures as f\n"
         "assert 'matplotlib' not in sys.modules\n"
         "f.sample_grid([np.zeros((1, 3, 4, 4))], ['a']).savefig(io.BytesIO())\n"
-        "f.loss_curve([{'step': 1, 'loss/a': 1}]).savefig(io.BytesIO())\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -69,40 +68,6 @@ def test_samples_that_do_not_fit_are_refused(columns: list[np.ndarray], titles: 
         figures.sample_grid(columns, titles)
 
 
-def _log(*values: float) -> list[dict[str, float]]:
-    return [{"step": step, "loss/generator": value, "learning_rate": 0.1} for step, value in enumerate(values)]
-
-
-def test_each_loss_has_a_raw_and_a_smooth_line_and_nothing_else_is_drawn() -> None:
-    log = [*_log(0.5, 0.6), {"step": 2, "loss/discriminator": 0.7, "seconds": 9.0}]
-    figure = figures.loss_curve(log)
-    (axes,) = figure.axes
-    assert len(axes.lines) == 4
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["discriminator", "generator"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss")
-
-
-@pytest.mark.parametrize(
-    ("values", "scale"),
-    [((1.0, 11.0), "log"), ((1.0, 9.0), "linear"), ((0.0, 11.0), "linear"), ((-1.0, 99.0), "linear")],
-)
-def test_the_loss_axis_is_logarithmic_past_a_decade_of_positive_values(values: tuple[float, ...], scale: str) -> None:
-    assert figures.loss_curve(_log(*values)).axes[0].get_yscale() == scale
-
-
-def test_smoothing_is_the_mean_of_the_points_around() -> None:
-    values = np.random.default_rng(0).random(90)
-    around = [values[max(0, place - 2) : place + 3].mean() for place in range(90)]
-    raw, smooth = figures.loss_curve(_log(*values)).axes[0].lines
-    np.testing.assert_array_equal(raw.get_ydata(), values)
-    np.testing.assert_allclose(smooth.get_ydata(), around, rtol=1e-12)
-
-
-def test_a_log_without_losses_is_refused() -> None:
-    with pytest.raises(ValueError, match="loss/"):
-        figures.loss_curve([{"step": 1, "accuracy": 0.5}])
-
-
 QUERIES = _patches(2, 3, 8, 8)
 NEIGHBOURS = {"HOG": _patches(2, 3, 3, 8, 8, seed=1), "conv5": _patches(2, 4, 3, 8, 8, seed=2)}
 HOLE = np.zeros((8, 8), dtype=bool)
@@ -134,9 +99,45 @@ def test_the_hole_is_outlined_along_its_border_on_neighbours_only() -> None:
     figure = figures.retrieval_figure(QUERIES, NEIGHBOURS, HOLE, None)
     assert not any(axes.collections for axes in figure.axes[:4])
     for axes in figure.axes[4:]:
-        points = np.concatenate(axes.collections[0].get_segments())
-        assert len(axes.collections[0].get_segments()) == 4 * 4
-        assert (points.min(0) == 1.5).all() and (points.max(0) == 5.5).all()
+        (path,) = axes.collections[0].get_paths()
+        assert (path.vertices.min(0) == 1.5).all() and (path.vertices.max(0) == 5.5).all()
+        assert axes.get_xlim() == (-0.5, 7.5) and axes.get_ylim() == (7.5, -0.5)  # those of the image
+
+
+@pytest.mark.parametrize(("hole", "lines"), [(np.zeros((8, 8), dtype=bool), 0), (np.ones((8, 8), dtype=bool), 2)])
+def test_a_hole_of_nothing_has_no_outline_and_one_of_everything_has_the_frame(hole: np.ndarray, lines: int) -> None:
+    axes = figures.sample_grid([QUERIES[:1]], ["query"]).axes[0]
+    figures.outline(axes, hole)
+    assert len(axes.collections) == lines
+    for line in axes.collections:
+        points = np.concatenate([path.vertices for path in line.get_paths()])
+        assert (points.min(0) == -0.5).all() and (points.max(0) == 7.5).all()
+
+
+def test_an_outline_follows_the_coordinates_of_its_image() -> None:
+    axes = figures.sample_grid([QUERIES[:1]], ["query"]).axes[0]
+    axes.images[0].set_extent((0, 8, 8, 0))
+    figures.outline(axes, HOLE)
+    (path,) = axes.collections[0].get_paths()
+    assert (path.vertices.min(0) == 2).all() and (path.vertices.max(0) == 6).all()
+
+
+def test_titles_of_several_lines_stand_above_the_tiles_and_are_no_formulas() -> None:
+    one, three = (figures.sample_grid([_patches(1, 3, 8, 8)] * 2, ["truth", title]) for title in ("a", "$a\nb\nc$"))
+    assert three.get_size_inches()[1] - one.get_size_inches()[1] == pytest.approx(2 * figures.LINE_INCHES)
+    three.draw_without_rendering()
+    places = [text.get_window_extent() for text in three.texts]
+    top = max(axes.get_window_extent().y1 for axes in three.axes)
+    assert all(place.y0 > top and place.y1 < three.bbox.height for place in places)
+    assert np.isclose(places[0].y0, places[1].y0) and places[1].height > 2 * places[0].height
+    assert not any(text.get_parse_math() for text in three.texts)
+
+
+def test_tiles_are_as_large_as_asked_for() -> None:
+    figure = figures.sample_grid([_patches(2, 3, 8, 8)] * 3, ["a", "b", "c"], tile_inches=1.5)
+    width, height = figure.get_size_inches()
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert all(np.isclose(box.width * width, 1.5) and np.isclose(box.height * height, 1.5) for box in boxes)
 
 
 def test_without_a_hole_the_whole_query_is_shown_once() -> None:

@@ -14,8 +14,8 @@ from ssl_inpaint.encoders.alexnet import AlexNet
 from ssl_inpaint.encoders.alexnet import Config as AlexNetConfig
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.pretext import autoencoder, inpainting, supervised
-from ssl_inpaint.pretext.discriminator import Discriminator
 from ssl_inpaint.pretext.bottlenecks import ChannelwiseFullyConnected, FullyConnected
+from ssl_inpaint.pretext.discriminator import Discriminator
 from ssl_inpaint.pretext.generator import ContextEncoder, GeneratorConfig, deepest_side
 
 HOLES = holes.KINDS

@@ -58,9 +58,9 @@ class Hog:
         is_hidden = hole.cpu()
         covered = functional.adaptive_max_pool2d(is_hidden[None].float(), size)[0] > 0  # any part of it hidden
         is_clear = self._is_clear(covered)
-        images = torch.where(is_hidden, 0.5, patches.cpu().float())
+        images = torch.where(is_hidden, 0.0, patches.cpu().float())
         seen = _resized((~is_hidden)[None, None].float(), size)
-        averaged = _resized(images * ~is_hidden, size) / seen.clamp(min=1e-6)
+        averaged = _resized(images, size) / seen.clamp(min=1e-6)
         histograms = self._histograms(_filled(averaged, covered))
         return histograms.reshape(len(patches), len(is_clear), -1)[:, is_clear].reshape(len(patches), -1)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder, Objective
 from ssl_inpaint.errors import UsageError
-from ssl_inpaint.plans import PLAN_FILE
+from ssl_inpaint.plans import PLAN_FILE, read_plan
 
 
 def refuse_used(folder: Path) -> None:
@@ -19,6 +20,21 @@ def refuse_used(folder: Path) -> None:
             f"{folder} holds a run already: go on with it by --resume {folder}, or choose another --output."
         )
     if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")
+
+
+def refuse_other(folder: Path, plan: Settings, last_file: str) -> None:
+    """UsageError where the folder holds anything but this very run, unfinished: without the file that is its last."""
+    if (folder / last_file).exists():
+        raise UsageError(f"{folder} holds a finished run: choose another --output.")
+    if (folder / PLAN_FILE).exists():
+        try:
+            is_other = read_plan(type(plan), folder) != plan
+        except UsageError:
+            is_other = True
+        if is_other:
+            raise UsageError(f"{folder} holds another run: choose another --output.")
+    elif folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +38,8 @@ def open_descriptors(plan: RetrievalPlan, runtime: Runtime) -> list[Named]:
     twins = sorted({spec for spec in plan.descriptors if plan.descriptors.count(spec) > 1})
     if twins:
         raise UsageError(f"Descriptor '{twins[0]}' is named twice: name each once, or add @STAGE for another stage.")
-    found = [open_descriptor(spec, plan, runtime) for spec in plan.descriptors]
+    size, settings = plan.config.patch_size, plan.encoder_settings
+    found = [open_descriptor(spec, size, settings, plan.seed, runtime) for spec in plan.descriptors]
     names = [one.descriptor.name for one in found]
     for one, spec in zip(found, plan.descriptors, strict=True):
         if names.count(one.descriptor.name) > 1:
@@ -46,7 +47,9 @@ def open_descriptors(plan: RetrievalPlan, runtime: Runtime) -> list[Named]:
     return found
 
 
-def open_descriptor(spec: str, plan: RetrievalPlan, runtime: Runtime) -> Named:
+def open_descriptor(
+    spec: str, patch_size: int, encoder_settings: Mapping[str, str], seed: int, runtime: Runtime
+) -> Named:
     """`hog`, or an encoder's source, with @STAGE behind it if it is not the deepest: `RUN`, `random:alexnet@conv5`."""
     if spec in catalog.parts("descriptors") and spec != "encoder":
         part = catalog.load("descriptors", spec)
@@ -56,9 +59,9 @@ def open_descriptor(spec: str, plan: RetrievalPlan, runtime: Runtime) -> Named:
         hand_made = [name for name in catalog.parts("descriptors") if name != "encoder"]
         random = [f"random:{name}" for name in catalog.parts("encoders")]
         raise unknown_name("descriptor, run or file", spec, [*hand_made, *random])
-    encoder, card = checkpoint.open_encoder(source, plan.encoder_settings, plan.seed)
+    encoder, card = checkpoint.open_encoder(source, encoder_settings, seed)
     part = catalog.load("descriptors", "encoder")
-    size = max(card.image_size or plan.config.patch_size, encoder.smallest_input)
+    size = max(card.image_size or patch_size, encoder.smallest_input)
     name = card.method + (f" {stage}" if stage else "")
     built = part.build(part.Config(stage=stage, size=size), encoder.to(runtime.device).eval(), name)
     return Named(built, card, checkpoint.weights_sha256(encoder))

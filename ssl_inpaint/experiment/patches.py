@@ -71,8 +71,7 @@ def open_patches(spec: str, settings: Mapping[str, str], config: RetrievalConfig
     """Queries from test and gallery from train and val.
 
     Without labels there is no test to keep apart: both come from all the images, no image in both, at most a fifth
-    of them queries. UsageError where
-    either would be empty.
+    of them queries. UsageError where either would be empty.
     """
     try:
         found = open_data(spec, "trainval", settings)
@@ -100,14 +99,17 @@ def _patches(split: Split, config: RetrievalConfig) -> Patches:
     store = open_store(split.images, config.store_size)
     if split.objects is not None:
         return _around_objects(split, store, config)
+    return middles(split, store, config.patch_size)
+
+
+def middles(split: Split, store: ImageStore, size: int) -> Patches:
+    """The middle of every image, as large as its short side, at size x size pixels."""
     sides = np.minimum(store.heights, store.widths)
     windows = np.stack([(store.widths - sides) // 2, (store.heights - sides) // 2, sides, sides], axis=1)
     labels = None
     if split.labels is not None and not split.is_multilabel:
         labels = torch.from_numpy(split.labels[store.kept])
-    return Patches(
-        split, store, torch.arange(len(store)), torch.from_numpy(windows).double(), labels, config.patch_size
-    )
+    return Patches(split, store, torch.arange(len(store)), torch.from_numpy(windows).double(), labels, size)
 
 
 def _around_objects(split: Split, store: ImageStore, config: RetrievalConfig) -> Patches:

@@ -80,8 +80,9 @@ def pretrain(
     """Trains plan.pretext on plan.data and writes the run folder.
 
     {config.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, learning_curve.png,
-    encoder.safetensors}, for inpainting also samples_over_time.png and generator.safetensors. With a ledger the held-out scores of the task itself are recorded. UsageError where the
-    folder holds another run, or is in use; nothing is written before data, encoder and settings have been checked.
+    encoder.safetensors}, for inpainting also samples_over_time.png and generator.safetensors. With a ledger the
+    held-out scores of the task itself are recorded. UsageError where the folder holds another run, or is in use;
+    nothing is written before data, encoder and settings have been checked.
     """
     part = catalog.load("pretext", plan.pretext)
     pretext_config = config.check(part.Config, "pretext", plan.pretext_config)

@@ -11,7 +11,7 @@ from typing import Literal
 from ssl_inpaint import cells, checkpoint, figures, progress, tables, train
 from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import UsageError
-from ssl_inpaint.experiment import pretrain, retrieval, transfer
+from ssl_inpaint.experiment import evaluation, pretrain, retrieval, transfer
 from ssl_inpaint.plans import PLAN_FILE, read_plan
 from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, open_runtime
@@ -34,11 +34,18 @@ class _Size:
     pretraining: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # what differs from the recipe
     transfer: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # what differs from the protocol
     retrieval: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    evaluation: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 ALL = ("random", *PRETEXTS)
 SOME = ("random", "inpainting", "supervised")  # the rows without which the others say little
-MINUTES = _Size("quick", "quick", {"cls": ALL, "det": SOME, "seg": SOME}, retrieval={"retrieval": {"gallery": "2000"}})
+MINUTES = _Size(
+    "quick",
+    "quick",
+    {"cls": ALL, "det": SOME, "seg": SOME},
+    retrieval={"retrieval": {"gallery": "2000"}},
+    evaluation={"evaluation": {"images": "200", "gallery": "2000"}},
+)
 FULL = _Size(
     "compact",
     "compact",
@@ -70,6 +77,8 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
     places = {
         "encoder": ours / checkpoint.ENCODER_FILE,
         "what it fills in": ours / "samples",
+        "how it learned": ours / "learning_curve.png",
+        "inpainters": _evaluated(output / "runs", seed) / evaluation.FIGURE_FILE,
         "neighbours": output / "runs" / f"nn-retrieval-{seed}",
         **{TASKS[task]: _draw(measured, task, size.modes[-1], results / f"{TASKS[task]}.png") for task in size.rows},
         **{f"predictions, {task}": _predictions(output / "runs", task, size, seed) for task in PREDICTED},
@@ -81,7 +90,7 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
 
 def _run_all(runs: Path, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
     measured = sum(map(len, size.rows.values())) * len(size.modes)
-    total = size.seeds * (len(PRETEXTS) + measured) + 1
+    total = size.seeds * (len(PRETEXTS) + measured) + 2
     steps = iter(range(1, total + 1))
     for one in range(seed, seed + size.seeds):
         trained = {pretext: str(_run(runs, pretext, one)) for pretext in PRETEXTS}
@@ -95,6 +104,8 @@ def _run_all(runs: Path, size: _Size, seed: int, runtime: Runtime, ledger: Ledge
     progress.say(f"[{next(steps)}/{total}] nearest neighbours")
     described = [str(_run(runs, pretext, seed)) for pretext in PRETEXTS]
     _retrieve(runs / f"nn-retrieval-{seed}", described, size, seed, runtime, ledger)
+    progress.say(f"[{next(steps)}/{total}] inpainters side by side")
+    _evaluate(_evaluated(runs, seed), str(_run(runs, "inpainting", seed)), size, seed, runtime, ledger)
 
 
 def _run(runs: Path, pretext: str, seed: int) -> Path:
@@ -135,6 +146,17 @@ def _retrieve(folder: Path, runs: Sequence[str], size: _Size, seed: int, runtime
     if _is_finished(folder, plan, retrieval.SCORES_FILE):
         return
     retrieval.nn_retrieval(plan, folder, runtime, ledger)
+
+
+def _evaluated(runs: Path, seed: int) -> Path:
+    return runs / f"inpaint-{seed}"
+
+
+def _evaluate(folder: Path, run: str, size: _Size, seed: int, runtime: Runtime, ledger: Ledger) -> None:
+    plan = evaluation.plan_evaluation(size.data, [run], "centre", None, size.evaluation, seed)
+    if _is_finished(folder, plan, evaluation.SCORES_FILE):
+        return
+    evaluation.evaluate(plan, folder, runtime, ledger)
 
 
 def _is_finished(folder: Path, plan: Settings, last_file: str) -> bool:

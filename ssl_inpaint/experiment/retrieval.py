@@ -15,9 +15,10 @@ from torch import Tensor
 from ssl_inpaint import config, figures, files, holes, progress, records, retrieval
 from ssl_inpaint.core import Descriptor
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.checks import refuse_other
 from ssl_inpaint.experiment.descriptors import Named, calibrated, open_descriptors
 from ssl_inpaint.experiment.patches import Patches, open_patches
-from ssl_inpaint.plans import PLAN_FILE, RetrievalConfig, RetrievalPlan, read_plan
+from ssl_inpaint.plans import PLAN_FILE, RetrievalConfig, RetrievalPlan
 from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed
 
@@ -63,7 +64,7 @@ def nn_retrieval(plan: RetrievalPlan, folder: Path, runtime: Runtime, ledger: Le
     and mean average precision to the ledger where the data set has labels. A run that was stopped begins anew in its
     folder. UsageError for whatever the user can mend, before anything is written.
     """
-    _refuse_used(folder, plan)
+    refuse_other(folder, plan, SCORES_FILE)
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
     hole = _centre(plan.config)
@@ -192,18 +193,3 @@ def _records(
         )
         for metric, value in scores.items()
     ]
-
-
-def _refuse_used(folder: Path, plan: RetrievalPlan) -> None:
-    """UsageError where the folder holds anything but this very run, unfinished."""
-    if (folder / SCORES_FILE).exists():
-        raise UsageError(f"{folder} holds a finished run: choose another --output.")
-    if (folder / PLAN_FILE).exists():
-        try:
-            is_other = read_plan(RetrievalPlan, folder) != plan
-        except UsageError:
-            is_other = True
-        if is_other:
-            raise UsageError(f"{folder} holds another run: choose another --output.")
-    elif folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
-        raise UsageError(f"{folder} is not empty and holds no run of this suite: choose another --output.")

@@ -80,7 +80,7 @@ class Watcher:
         ends = {"input": shown["input"], "truth": shown.get("truth", shown["input"])}
         looks = {name: _to_bytes(pixels) for name, pixels in {**ends, f"{step:07d}": shown["output"]}.items()}
         with files.replacing(self.folder / "samples" / LOOKS_FILE) as temporary:
-            np.savez_compressed(temporary, **before, **looks)
+            np.savez_compressed(temporary, allow_pickle=False, **before, **looks)
 
     def _kept(self) -> dict[str, np.ndarray]:
         path = self.folder / "samples" / LOOKS_FILE

@@ -16,4 +16,6 @@ def check(images: Tensor, holes: Tensor, size: int | None = None) -> None:
             f"{(len(images), 1, *images.shape[2:])} bool, True where pixels are missing."
         )
     if size is not None and images.shape[2:] != (size, size):
-        raise ValueError(f"Images of {images.shape[2]} x {images.shape[3]} pixels: this inpainter fills {size} x {size}.")
+        raise ValueError(
+            f"Images of {images.shape[2]} x {images.shape[3]} pixels: this inpainter fills {size} x {size}."
+        )

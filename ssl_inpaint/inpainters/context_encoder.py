@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Frame, Inpainter
-from ssl_inpaint.images import fill_mean
+from ssl_inpaint.images import IMAGENET_MEAN, fill_mean
 from ssl_inpaint.inpainters.checks import check
 
 
@@ -28,6 +28,7 @@ class GeneratorInpainter:
     generator: nn.Module
     name: str
     frame: Frame | None
+    colour: tuple[float, float, float] = IMAGENET_MEAN  # of hidden pixels in what the network sees
 
     @torch.no_grad()
     def fill(self, images: Tensor, holes: Tensor) -> Tensor:
@@ -46,11 +47,17 @@ class GeneratorInpainter:
         device = next(self.generator.parameters(), images).device
         found = []
         for some, hidden in zip(images.split(self.config.batch_size), holes.split(self.config.batch_size), strict=True):
-            output = self.generator(fill_mean(some, hidden).to(device))
+            output = self.generator(fill_mean(some, hidden, self.colour).to(device))
             found.append(torch.where(hidden, output.to(some), some))
         return torch.cat(found)
 
 
-def build(config: Config, generator: nn.Module, name: str, frame: Frame) -> Inpainter:
+def build(
+    config: Config,
+    generator: nn.Module,
+    name: str,
+    frame: Frame,
+    colour: tuple[float, float, float] = IMAGENET_MEAN,
+) -> Inpainter:
     """The inpainter; `generator` maps B x 3 x S x S with filled holes to whole images of that shape, all in [0, 1]."""
-    return GeneratorInpainter(config, generator, name, frame)
+    return GeneratorInpainter(config, generator, name, frame, colour)

@@ -100,7 +100,7 @@ class NearestNeighbour:
 def build(config: Config, descriptor: Descriptor, gallery: Gallery, name: str) -> Inpainter:
     """The inpainter; the caller sees to it that no image to be filled is in the gallery, where it would find itself.
 
-    ValueError for an empty gallery; what the descriptor raises where it cannot describe the context of the central hole.
+    ValueError for an empty gallery; UsageError where the descriptor cannot describe the context of the central hole.
     """
     if not len(gallery):
         raise ValueError("The gallery is empty: nearest-neighbour inpainting needs images to take pixels from.")

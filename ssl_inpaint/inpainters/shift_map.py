@@ -1,9 +1,11 @@
 """Shift-map inpainting (He and Sun 2012), by OpenCV: the hole is stitched from shifted copies of what is visible.
 
-The best of the methods without training where a texture goes on. It works on a window around the hole, in Lab colours as
-OpenCV asks for. OpenCV takes the 60 commonest shifts of similar patches without looking whether there are as many;
-where there are not (flat and small images) it reads beyond its list, and the result depends on what lies in memory or
-the process dies. The window is therefore given a margin of noise, which adds some 200 rare shifts.
+The best of the methods without training where a texture goes on. It works on a window around the hole, in Lab colours
+as OpenCV asks for.
+
+OpenCV takes the 60 commonest shifts between similar patches without looking whether there are as many. Where there are
+not, as in small or smooth images, it reads beyond its list: the result depends on what lies in memory, or the process
+dies. The window is therefore given a margin of noise, which adds some 200 rare shifts.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ SMALLEST_SIDE = 32  # pixels: OpenCV's shifts are at least 16, and there must be
 GAP_PIXELS = 8  # between image and noise, the side of the patches that are compared
 NOISE_PIXELS = 9216
 NOISE = (600.0, 855.0)  # as wide as the colours, 0 ... 255, and so far from them that a seam to it never pays
-LAB_SCALE, LAB_ZERO = np.float32([2.55, 1, 1]), np.float32([0, 128, 128])  # to 0 ... 255, as 8-bit images have it
+LAB_SCALE = np.array((2.55, 1, 1), np.float32)  # with LAB_ZERO: Lab to 0 ... 255, as 8-bit images have it
+LAB_ZERO = np.array((0, 128, 128), np.float32)
 
 
 class Config(Settings):
@@ -50,8 +53,8 @@ class ShiftMap:
         """
         if holes.any() and min(images.shape[-2:]) < SMALLEST_SIDE:
             raise UsageError(
-                f"Images of {images.shape[-2]} x {images.shape[-1]} pixels leave shift-map inpainting nothing to shift: "
-                f"give it {SMALLEST_SIDE} a side or more, or take another inpainter."
+                f"Images of {images.shape[-2]} x {images.shape[-1]} pixels leave shift-map inpainting nothing to "
+                f"shift: give it {SMALLEST_SIDE} a side or more, or take another inpainter."
             )
         return fill_each(images, holes, self._filling)
 
@@ -111,7 +114,6 @@ def _stitched(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     is_valid[:, :width] = ~hole
     canvas[~is_valid] = 0
     stitched = np.zeros_like(canvas)
-    cv2.setRNGSeed(0)  # nothing in it draws at random today; this keeps it so
     cv2.xphoto.inpaint(canvas, is_valid.astype(np.uint8) * 255, stitched, cv2.xphoto.INPAINT_SHIFTMAP)
     found = stitched[:, :width]
     # Where none of the shifts reaches a visible pixel there is black or noise: the nearest visible pixel instead.

@@ -1,6 +1,7 @@
 """Telea's fast marching (2004), by OpenCV: colours carried inwards from the edge of the hole.
 
-It goes on with the gradients it meets and has no notion of texture, so that large holes become smears.
+It has no notion of texture, so that large holes become smears. OpenCV adds the direction of the gradient as up to one
+grey level a step and rounds: far from the edge colours drift by a grey level about every four pixels.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -78,7 +79,7 @@ class ContextEncoder(nn.Module):
         whole[self.window()] = predicted
         return whole
 
-    def window(self) -> tuple[slice, ...]:
+    def window(self) -> tuple[EllipsisType, slice, slice]:
         """Where in images the target lies."""
         start = (self.image_size - self.target) // 2
         return (..., slice(start, start + self.target), slice(start, start + self.target))

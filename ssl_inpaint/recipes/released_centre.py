@@ -2,9 +2,9 @@
 
 Command: ssl-inpaint pretrain --data folder:PHOTOS --recipe released_centre
 Source: train.lua as its README runs it, with an overlap of 4 pixels; the paper's 7 are
---set pretext.overlap_pixels=7 --set pretext.hole_fraction=0.152587890625 (a 50-pixel hole). The README trains 500 epochs:
-of the paper's 14,900 street views (recalled) that is 116,000 steps of 64. train.lua has the discriminator's rate as the
-base and the generator's at ten times that; here the generator's is the base.
+--set pretext.overlap_pixels=7 --set pretext.hole_fraction=0.152587890625 (a 50-pixel hole). The README trains 500
+epochs: of the paper's 14,900 street views (recalled) that is 116,000 steps of 64. train.lua has the discriminator's
+rate as the base and the generator's at ten times that; here the generator's is the base.
 Deviation: hidden pixels are filled with the mean colour, where train.lua permutes it (pretext.fill=released).
 Cost: about 4 GFLOP a training image, multiply and add counted as two; it wants a GPU.
 """

@@ -3,7 +3,7 @@
 Command: ssl-inpaint pretrain --data folder:PHOTOS --recipe released_random
 Source: train_random.lua as its README runs it: one up-convolution and one convolution of the discriminator more than
 for central holes, and squared errors over the whole image, visible or not.
-Deviation: each image has a hole of its own, of exactly a quarter; train_random.lua shares one in a batch, of 20 to 30 %.
+Deviation: each image has a hole of its own, of just a quarter; train_random.lua shares one in a batch, 20 to 30 %.
 Deviation: the discriminator sees the real pixels around the hole; there it sees all of the generator's output.
 Deviation: hidden pixels are filled with the mean colour, where the released code permutes it (pretext.fill=released).
 Cost: about 7 GFLOP a training image; it wants a GPU.
