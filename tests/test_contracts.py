@@ -135,7 +135,7 @@ def test_a_spec_without_a_name_is_refused() -> None:
         catalog.split_argument(":resnet18")
 
 
-FOLDERS = ("data", "encoders", "pretext", "transfer", "descriptors")
+FOLDERS = ("data", "encoders", "pretext", "transfer", "descriptors", "inpainters")
 
 
 @pytest.mark.parametrize("own", FOLDERS)

@@ -44,7 +44,7 @@ MINUTES = _Size(
     "quick",
     {"cls": ALL, "det": SOME, "seg": SOME},
     retrieval={"retrieval": {"gallery": "2000"}},
-    evaluation={"evaluation": {"images": "200", "gallery": "2000"}},
+    evaluation={"evaluation": {"images": "100", "gallery": "2000"}},
 )
 FULL = _Size(
     "compact",

@@ -67,11 +67,13 @@ class NearestNeighbour:
         """
         check(images, holes, self._gallery.size)
         filled = fill_mean(images, holes)
-        shapes, kinds = holes[:, 0].cpu().unique(dim=0, return_inverse=True) if len(holes) else (holes, holes)
+        if not holes.any():  # also a batch of none, which `unique` does not take
+            return filled
+        shapes, kinds = holes[:, 0].cpu().unique(dim=0, return_inverse=True)
         for kind, hole in enumerate(shapes):
             if hole.any() and not hole.all():
-                chosen = kinds == kind
-                donors = self._gallery.cut(self._nearest(filled[chosen.to(filled.device)], hole)).to(filled)
+                chosen = (kinds == kind).to(filled.device)
+                donors = self._gallery.cut(self._nearest(filled[chosen], hole)).to(filled)
                 filled[chosen] = torch.where(holes[chosen], donors, filled[chosen])
         return filled
 
