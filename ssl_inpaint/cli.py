@@ -296,7 +296,7 @@ def inpaint(
 
 
 @main.command("import")
-@click.argument("file", type=EXISTING_FILE)
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--recipe", type=options.part("recipes"), default="released_centre", help="Whose network the file holds.")
 @options.measuring
 def import_file(file: Path, recipe: str, assignments: tuple[str, ...], seed: int, output: Path | None) -> None:

@@ -99,7 +99,7 @@ def test_the_verbs_work_one_after_the_other(desk: Path) -> None:
     )
     out = done(f"{RETRIEVE} --descriptor runs/ours@conv4 --descriptor hog")
     assert "whole, HOG: precision@1" in out and "figure      runs/nn-retrieval-0/neighbours-context.png" in out
-    assert len(Ledger(desk / "results" / "measured.jsonl").read()) == 2 + 1 + 16
+    assert len(Ledger(desk / "results" / "measured.jsonl").read()) == 4 + 1 + 16
     assert done("tables").split() == [f"results/tables.{kind}" for kind in ("md", "tex", "csv")]
     assert "Context encoder (region)" in (desk / "results" / "tables.md").read_text()
 
@@ -188,7 +188,7 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_is(desk: Path) -> None:
     before = {(r.metric, r.value, r.weights_sha256) for r in ledger.read()}
     done("pretrain --resume runs/ours")
     done("transfer --resume runs/cls")
-    assert {(r.metric, r.value, r.weights_sha256) for r in ledger.read()} == before and len(before) == 3
+    assert {(r.metric, r.value, r.weights_sha256) for r in ledger.read()} == before and len(before) == 4 + 1
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pretraining={"train": FEW, "encoder": NARROW},
         transfer={"train": FEW, "head": {"hidden": "8"}},
         retrieval={"retrieval": {"queries": "5", "gallery": "20"}},
+        evaluation={"evaluation": {"images": "3", "gallery": "8"}},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_INPAINT_CACHE", str(folder / "cache"))
@@ -52,7 +53,18 @@ def test_quickstart_measures_every_row_and_names_what_it_made(finished: tuple[Pa
     rows = {(r.task, r.method) for r in measured if r.task != "pretext"}
     methods = {"Random", "Context encoder (region)", "Autoencoder", "Supervised"}
     others = {(task, m) for task in ("det", "seg") for m in methods - {"Autoencoder"}}
-    assert rows == {("cls", m) for m in methods} | others | {("nn-retrieval", m) for m in methods | {"HOG"}}
+    retrieved = {("nn-retrieval", m) for m in methods | {"HOG"}}
+    ours = "Context encoder (region)"
+    fillers = {
+        ours,
+        "Mean colour",
+        "Telea",
+        "Navier-Stokes",
+        "Shift map",
+        "NN-inpainting (HOG)",
+        f"NN-inpainting ({ours})",
+    }
+    assert rows == {("cls", m) for m in methods} | others | retrieved | {("inpaint", m) for m in fillers}
     assert all(method in closing for method in methods)
     for line in closing[closing.index("What there is now") :].splitlines()[1:]:
         assert Path(line.rsplit("  ", 1)[1]).exists(), line
