@@ -1,11 +1,12 @@
-"""Pretraining on unlabelled photographs, then transfer and retrieval on labelled ones: ours beside its baselines.
+"""Pretraining on unlabelled photographs, then transfer, retrieval and inpainting on others: ours beside its baselines.
 
     python benchmarks/photographs.py --photos filelist:photos/list.txt --voc voc2007:VOCdevkit \\
-        --labels imagefolder:caltech101 --masks maskfolder:CamVid
+        --labels imagefolder:caltech101 --masks maskfolder:CamVid --street voc2007:paris_street
 
 Rows: random, context encoder (random regions), with --controls the autoencoder, with --labels a network trained on the
 classes of that data set. Measured on --voc: classification, detection and retrieval with HOG beside; on --masks:
-segmentation; all frozen and fine-tuned by the compact protocols. What is finished is not run again, so the same command
+segmentation; all frozen and fine-tuned by the compact protocols. A second network, of the recipe compact_joint, fills
+held-out holes of --voc and --street beside every other inpainter (Table 1). What is finished is not run again, so the same command
 resumes, and --tasks may name a part of it. What it measured is in results/tables.md.
 """
 
@@ -17,7 +18,7 @@ import click
 
 from ssl_inpaint.cli import main as ssl_inpaint
 
-TASKS = ("cls", "det", "seg", "nn-retrieval")
+TASKS = ("cls", "det", "seg", "nn-retrieval", "inpaint")
 
 
 @click.command()
@@ -25,6 +26,7 @@ TASKS = ("cls", "det", "seg", "nn-retrieval")
 @click.option("--voc", required=True, help="Data spec of the set with labels and boxes.")
 @click.option("--labels", help="Data spec of classes for a supervised row.")
 @click.option("--masks", multiple=True, help="Data spec of a set with masks; may be repeated.")
+@click.option("--street", multiple=True, help="Data spec whose test images are filled too; may be repeated.")
 @click.option("--tasks", default=",".join(TASKS), show_default=True, help="What to measure.")
 @click.option("--modes", default="frozen,finetune", show_default=True)
 @click.option("--steps", default=4000, show_default=True, help="Pretraining steps of 64 images.")
@@ -36,6 +38,7 @@ def photographs(
     voc: str,
     labels: str | None,
     masks: tuple[str, ...],
+    street: tuple[str, ...],
     tasks: str,
     modes: str,
     steps: int,
@@ -62,12 +65,18 @@ def photographs(
     if "nn-retrieval" in chosen:
         descriptors = [part for source in ("hog", *sources.values()) for part in ("--descriptor", source)]
         _once("nn-retrieval", runs / f"nn-retrieval-{seed}", "scores.json", seed, "--data", voc, *descriptors)
+    if "inpaint" in chosen:
+        joint = runs / f"joint-{seed}"
+        _once("pretrain", joint, "encoder.safetensors", seed, "--data", photos, "--recipe", "compact_joint")
+        for data in (voc, *street):
+            folder = runs / f"inpaint-{Path(data).name}-{seed}"
+            _once("inpaint", folder, "scores.json", seed, "--evaluate", data, "--with", str(joint))
 
 
 def _once(verb: str, folder: Path, last_file: str, seed: int, *arguments: str) -> None:
     if (folder / last_file).exists():
         return
-    if (folder / "config.json").exists() and verb != "nn-retrieval":
+    if (folder / "config.json").exists() and verb not in ("nn-retrieval", "inpaint"):
         command = [verb, "--resume", str(folder)]
     else:
         command = [verb, *arguments, "--seed", str(seed), "--output", str(folder)]

@@ -164,7 +164,7 @@ def _build(spec: str, chosen: Settings, seed: int) -> tuple[Encoder, Card]:
     name = spec.partition(":")[0]
     with seeded(seed_for(seed, "encoder")):
         encoder: Encoder = catalog.load("encoders", name).build(chosen)
-    values = chosen.model_dump(mode="json")
+    values = chosen.identity()
     full_name = f"{name}:{values['argument']}" if "argument" in values else name
     return encoder, Card(encoder=full_name, encoder_config=values, method="Random", seed=seed)
 

@@ -359,3 +359,11 @@ def test_channels_last_weights_are_saved_as_they_are(tmp_path: Path) -> None:
     before = weights_sha256(encoder)
     save_weights(tmp_path / ENCODER_FILE, encoder.to(memory_format=torch.channels_last), card)
     assert weights_sha256(open_encoder(str(tmp_path), {}, 0)[0]) == before
+
+
+def test_a_setting_that_came_later_is_in_a_card_only_where_it_is_chosen() -> None:
+    """Cards are part of what identifies a number: those of before must stay as they were."""
+    _, plain = build_encoder("compact_alexnet", {}, 0)
+    assert sorted(plain.encoder_config) == ["channels", "groups", "initial_deviation", "normalization", "stem"]
+    _, free = build_encoder("compact_alexnet", {"pooling": "convolution"}, 0)
+    assert free.encoder_config == {**plain.encoder_config, "pooling": "convolution"}

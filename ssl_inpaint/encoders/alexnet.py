@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ssl_inpaint.images import IMAGENET_MEAN
 class Config(Settings):
     """The defaults are CaffeNet's; `compact_alexnet` is the variant for small images."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"pooling"})
     channels: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256)  # conv1..conv5
     groups: Literal[1, 2] = 2  # of conv2, conv4 and conv5, as on the two GPUs of 2012
     stem: Literal["11x11/4", "7x7/2"] = "11x11/4"  # conv1's kernel / stride
