@@ -22,6 +22,7 @@ KINDS = {
     "inpainters": "inpainter",
     "recipes": "recipe",
     "protocols": "protocol",
+    "benches": "bench",
 }
 
 

@@ -17,6 +17,7 @@ VALUE = ["mean", "std", "n_seeds", "n_examples", "higher_is_better", "pretrainin
 LOSSES = "pretext"  # the task whose metrics are losses, not fractions
 FAMILIES = {
     "nn-retrieval": ", patch retrieval",
+    "linear": ", linear probes of frozen layers",
     "inpaint": ", inpainting",
     LOSSES: ", pretext tasks on held-out images",
 }
@@ -25,6 +26,8 @@ FURTHER = {
     "det": ("mAP (area)", "AP (COCO)", "AP50 (COCO)", "AP75 (COCO)"),
     "seg": ("pixel accuracy", "mean class accuracy"),
 }
+BY_NUMBER = " k="  # in metrics that count something: neighbours, or examples of a class
+NUMBERED = {"knn": ", nearest neighbours by their number k", "svm": ", SVM on k examples of a class"}
 PUBLISHED = {
     "table1": "Published: inpainting, as in the paper's Table 1",
     "table2": "Published: transfer of AlexNet, as in the paper's Table 2",
@@ -48,7 +51,7 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
     )
     frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
     frame["settings"] = _settings(frame, {r.weights_sha256: r.config_hash for r in records if r.task == LOSSES})
-    frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(_duration)
+    frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(duration)
     return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
         mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
     )
@@ -87,10 +90,13 @@ def published_cells(chosen: Sequence[str] = tuple(PUBLISHED)) -> pd.DataFrame:
 def _section(record: Record) -> str:
     kind = "Measured" if record.source == MEASURED else "Cited"
     further = ", further metrics" if record.metric in FURTHER.get(record.task, ()) else ""
+    if BY_NUMBER in record.metric:
+        further = NUMBERED.get(record.task, further)
     return f"{kind}: {record.dataset}{FAMILIES.get(record.task, further)}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use; empty for none."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"

@@ -33,7 +33,7 @@ def main() -> None:
 def list_parts(kind: str | None) -> None:
     """What there is: data sets, encoders, pretext tasks, ...
 
-    KIND is data, encoders, pretext, transfer, descriptors, inpainters, recipes or protocols; all of them, if absent.
+    KIND is data, encoders, pretext, transfer, descriptors, inpainters, recipes, protocols or benches; all, if absent.
 
     \b
     Example:
@@ -356,3 +356,44 @@ def quickstart(output: Path, seed: int, full: bool) -> None:
     from ssl_inpaint.experiment import quickstart as verb
 
     click.echo(verb.quickstart(output, seed, full))
+
+
+@main.command("bench")
+@click.argument("name", metavar="BENCH", type=options.part("benches"))
+@click.option("--data", "specs", multiple=True, metavar="NAME=SPEC", help="A data set of the bench; may be repeated.")
+@click.option("--seeds", type=click.IntRange(min=1), help="How many; the bench's own number, if absent.")
+@click.option("--dry-run", is_flag=True, help="Say what is done and what is left, and run nothing.")
+@click.option("--retry", is_flag=True, help="Try again what has failed.")
+@options.measuring
+def run_bench(
+    name: str,
+    specs: tuple[str, ...],
+    seeds: int | None,
+    dry_run: bool,
+    retry: bool,
+    assignments: tuple[str, ...],
+    seed: int,
+    output: Path | None,
+) -> None:
+    """Fill the table of a bench: rows x tasks x seeds, each cell once.
+
+    The same command goes on where it was stopped, and several at the same time share the work.
+
+    \b
+    Example:
+      ssl-inpaint bench compact --data photos=folder:photos --data voc=voc2007:VOCdevkit --dry-run
+    """
+    from ssl_inpaint.experiment import bench as verb
+
+    settings = options.settings_of(assignments)
+    chosen = verb.plan_bench(name, options.pairs_of(specs), seeds)
+    folder = output or Path("runs") / name
+    cells = verb.cells_of(chosen, folder, seed)
+    verb.refuse_missing_data(chosen)
+    runtime, ledger, workers = options.open_run(settings, "auto")
+    desk = verb.Desk(folder, runtime, ledger, workers)
+    found = verb.outlook(cells, desk) if dry_run else verb.run(cells, desk, retry)
+    click.echo("\n".join(verb.describe(cells, found)))
+    click.echo(f"folder      {folder}\nledger      {ledger.path}")
+    if found.failed and not dry_run:
+        raise Failure(f"{len(found.failed)} cells have failed: --retry tries them again.")

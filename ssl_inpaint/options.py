@@ -79,6 +79,17 @@ def settings_of(assignments: Sequence[str]) -> dict[str, dict[str, str]]:
     return parse_settings(assignments)
 
 
+def pairs_of(texts: Sequence[str]) -> dict[str, str]:
+    """`["voc=voc2007:PATH"]` to `{"voc": "voc2007:PATH"}`; UsageError where the form is another."""
+    found = {}
+    for text in texts:
+        name, equals, spec = text.partition("=")
+        if not (name and equals and spec):
+            raise UsageError(f"'{text}' names no data set of the bench: write --data NAME=SPEC.")
+        found[name] = spec
+    return found
+
+
 def open_run(settings: Mapping[str, Mapping[str, str]], precision: Precision) -> tuple[Runtime, Ledger, int]:
     """What `--set run.FIELD=VALUE` says of the machine: none of it belongs to a result's identity."""
     from ssl_inpaint.config import override

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from ssl_inpaint import train
+from ssl_inpaint.benches import quick
 from ssl_inpaint.data import shapes
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import quickstart
+from ssl_inpaint.plans import Bench
 from ssl_inpaint.records import Ledger
 from ssl_inpaint.tables import stale_tables
 
-NARROW = {"channels": "8,8,8,8,8"}
 FEW = {"steps": "2", "batch_size": "4"}
+PRETRAINING = {"train": FEW, "encoder": {"channels": "8,8,8,8,8"}}
+TRANSFER = {"train": FEW, "head": {"hidden": "8"}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,18 +27,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tiny shapes folder; quickstart is cut down to it, and to seconds."""
     folder = tmp_path_factory.mktemp("quickstart")
     data = shapes.make_shapes(folder / "shapes", shapes.Config(train=20, val=10, test=10))
+    plain = quick.build()
+    tiny = Bench(
+        rows=[row if row.source else row.model_copy(update={"settings": PRETRAINING}) for row in plain.rows],
+        measurements=[m.model_copy(update={"settings": TRANSFER}) for m in plain.measurements],
+        data=dict.fromkeys(plain.data, f"shapes:{data}"),
+    )
     size = quickstart._Size(
         "quick",
-        "quick",
-        dict.fromkeys(("cls", "det", "seg"), quickstart.SOME) | {"cls": quickstart.ALL},
-        data=f"shapes:{data}",
-        pretraining={"train": FEW, "encoder": NARROW},
-        transfer={"train": FEW, "head": {"hidden": "8"}},
         retrieval={"retrieval": {"queries": "5", "gallery": "20"}},
         evaluation={"evaluation": {"images": "3", "gallery": "8"}},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_INPAINT_CACHE", str(folder / "cache"))
+        patch.setattr(quick, "build", lambda: tiny)
         patch.setattr(quickstart, "MINUTES", size)
         yield data
 

@@ -36,6 +36,7 @@ class Pretrained:
     card: Card
     fit: train.Fit
     validation: dict[str, float]  # at the last step
+    records: list[Record]
 
 
 def plan_pretraining(
@@ -122,13 +123,14 @@ def pretrain(
         card = _card(plan, part, pretext_config, blank, examples, facts, fit)
         watcher.draw()
         validation = watcher.latest()
-        if ledger is not None and validation:
-            ledger.add(_records(plan, part, card, encoder, validation, len(held_out), fit, runtime, workers))
+        made = _records(plan, part, card, encoder, validation, len(held_out), fit, runtime, workers)
+        if ledger is not None:
+            ledger.add(made)
         if plan.pretext == "inpainting":
             checkpoint.save_weights(folder / GENERATOR_FILE, objective.players()["generator"].module, card)
         # Last of all: a folder with it is a finished run.
         checkpoint.save_weights(folder / checkpoint.ENCODER_FILE, encoder, card)
-    return Pretrained(folder, card, fit, validation)
+    return Pretrained(folder, card, fit, validation, made)
 
 
 def _facts(plan: PretrainPlan, examples: Examples) -> TrainingFacts:

@@ -1,0 +1,216 @@
+"""Rows x measurements x seeds: each cell once, whoever runs it, and what fails stands alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ssl_inpaint import train
+from ssl_inpaint.data import shapes
+from ssl_inpaint.errors import Failure, UsageError
+from ssl_inpaint.experiment import bench, pretrain, transfer
+from ssl_inpaint.plans import Bench, Measurement, Row
+from ssl_inpaint.records import Ledger
+from ssl_inpaint.runtime import open_runtime
+
+FEW = {"steps": "2", "batch_size": "4"}
+SETTINGS = {"train": FEW, "encoder": {"channels": "8,8,8,8,8"}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_INPAINT_CACHE", str(folder / "cache"))
+        yield f"shapes:{shapes.make_shapes(folder / 'shapes', shapes.Config(train=20, val=10, test=10))}"
+
+
+def small(data: str, **changes: object) -> Bench:
+    values: dict[str, object] = {
+        "rows": (
+            Row(name="ours", pretext="inpainting", recipe="quick", settings=SETTINGS),
+            Row(name="random", source="random:{ours}"),
+        ),
+        "measurements": (
+            Measurement(
+                task="cls",
+                mode="frozen",
+                protocol="quick_cls",
+                data="voc",
+                settings={"train": FEW, "head": {"hidden": "8"}},
+            ),
+        ),
+        "data": {"photos": data, "voc": data},
+    }
+    return Bench(**values | changes)
+
+
+def desk_at(folder: Path) -> bench.Desk:
+    return bench.Desk(folder, open_runtime("cpu"), Ledger(folder / "measured.jsonl"))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The labels of all training there was."""
+    whole, found = train.fit, list[str]()
+
+    def counted(*args: object, **options: object) -> object:
+        found.append(str(options["label"]))
+        return whole(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "fit", counted)
+    return found
+
+
+def test_every_cell_is_run_once_and_found_done_afterwards(data: str, tmp_path: Path, calls: list[str]) -> None:
+    cells, desk = bench.cells_of(small(data, seeds=2), tmp_path), desk_at(tmp_path)
+    names = ["ours-0", "cls-voc-frozen-ours-0", "cls-voc-frozen-random-0"]
+    assert [c.name for c in cells] == [*names, *(n.replace("-0", "-1") for n in names)]
+    assert [c.name for c in bench.outlook(cells, desk).left] == [c.name for c in cells]
+    found = bench.run(cells, desk)
+    assert (len(found.done), found.failed, found.left) == (6, {}, [])
+    assert {(r.task, r.method, r.seed) for r in desk.ledger.read()} == {
+        (task, method, seed)
+        for seed in (0, 1)
+        for task, method in (
+            ("pretext", "Context encoder (region)"),
+            ("cls", "Context encoder (region)"),
+            ("cls", "Random"),
+        )
+    }
+    before = len(calls)
+    bench.run(cells, desk)
+    assert len(calls) == before > 0
+
+
+def test_a_cell_whose_numbers_left_the_ledger_is_measured_again(data: str, tmp_path: Path) -> None:
+    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    bench.run(cells, desk)
+    kept = [record for record in desk.ledger.read() if record.task != "cls" or record.method != "Random"]
+    desk.ledger.path.unlink()
+    desk.ledger.add(kept)
+    assert [c.name for c in bench.outlook(cells, desk).left] == ["cls-voc-frozen-random-0"]
+    assert not bench.run(cells, desk).left
+
+
+def test_what_fails_is_noted_and_what_needs_it_too_and_the_rest_is_run(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (*small(data).rows, Row(name="alone", source="random:compact_alexnet", settings=SETTINGS | {"train": {}}))
+    cells, desk = bench.cells_of(small(data, rows=rows), tmp_path), desk_at(tmp_path)
+    whole = pretrain.pretrain
+
+    def broken(*args: object, **options: object) -> object:
+        raise Failure("The loss of 'generator' is nan in step 1.")
+
+    monkeypatch.setattr(pretrain, "pretrain", broken)
+    found = bench.run(cells, desk)
+    assert [c.name for c in found.done] == ["cls-voc-frozen-alone-0"]
+    assert found.failed["ours-0"] == "The loss of 'generator' is nan in step 1."
+    assert found.failed["cls-voc-frozen-ours-0"] == "it needs ours-0, which has failed"
+    monkeypatch.setattr(pretrain, "pretrain", whole)
+    assert len(bench.run(cells, desk).failed) == 3  # not tried again unasked
+    assert not bench.run(cells, desk, retry=True).left
+    assert not list((tmp_path / bench.FAILURES).iterdir())
+
+
+def test_a_cell_that_another_process_runs_is_waited_for_and_not_done_twice(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    (tmp_path / bench.CELLS).mkdir()
+    other = (tmp_path / bench.CELLS / "cls-voc-frozen-random-0.lock").open("a")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    seen = []
+
+    def sleep(seconds: float) -> None:
+        if seconds == bench.POLL_SECONDS and not seen:  # others sleep too, while they wait for git
+            seen.append([c.name for c in bench.outlook(cells, desk).left])
+            other.close()
+
+    monkeypatch.setattr(bench.time, "sleep", sleep)
+    assert not bench.run(cells, desk).left
+    assert seen == [["cls-voc-frozen-random-0"]]  # all else was done by then
+    assert calls.count("pretrain inpainting") == 1
+
+
+def test_an_interrupted_bench_goes_on(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    whole = transfer.transfer
+
+    def stopped(*args: object, **options: object) -> object:
+        raise train.Interrupted("Stopped by SIGINT after step 1 of 2: its checkpoint is kept.")
+
+    monkeypatch.setattr(transfer, "transfer", stopped)
+    with pytest.raises(train.Interrupted, match=r"^Stopped by SIGINT after step 1 of 2: the same command goes on"):
+        bench.run(cells, desk)
+    monkeypatch.setattr(transfer, "transfer", whole)
+    assert not bench.run(cells, desk).left
+
+
+def test_the_estimate_is_the_median_of_records_like_it(data: str, tmp_path: Path) -> None:
+    two = small(data, seeds=2)
+    desk = desk_at(tmp_path)
+    bench.run(bench.cells_of(small(data), tmp_path), desk)
+    cells = bench.cells_of(two, tmp_path)
+    found = bench.outlook(cells, desk)
+    records = desk.ledger.read()
+    pretext = [r.seconds for r in records if r.task == "pretext"]
+    cls = sorted(r.seconds for r in records if r.task == "cls")
+    assert found.seconds == pytest.approx(pretext[0] + 2 * (cls[0] + cls[-1]) / 2)
+    assert found.unknown == 0
+    lines = bench.describe(cells, found)
+    assert lines[-1].startswith("3 of 6 cells are done, ")
+    assert [line.split()[-1] for line in lines[:-1]] == ["done"] * 3 + ["left"] * 3
+
+
+def test_a_folder_of_other_settings_is_refused(data: str, tmp_path: Path) -> None:
+    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    bench.run(cells, desk)
+    config = tmp_path / "runs" / "ours-0" / "config.json"
+    plan = json.loads(config.read_text())
+    plan["train"]["learning_rate"] = 0.5
+    config.write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match="made with other settings"):
+        bench.outlook(cells, desk)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rows": (Row(name="a", source="random:alexnet"), Row(name="a", source="random:alexnet"))},
+            "not all different",
+        ),
+        ({"measurements": (Measurement(task="cls", mode="frozen", protocol="x", data="elsewhere"),)}, "elsewhere"),
+        (
+            {"measurements": (Measurement(task="cls", mode="frozen", protocol="x", data="voc", rows=("none",)),)},
+            "rows that do not exist: none",
+        ),
+    ],
+)
+def test_a_bench_that_contradicts_itself_is_refused(data: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        small(data, **changes)
+
+
+def test_a_row_is_pretrained_or_has_a_source() -> None:
+    for values in ({}, {"pretext": "inpainting", "source": "random:alexnet"}):
+        with pytest.raises(ValidationError, match="one of the two"):
+            Row(name="row", **values)
+
+
+def test_names_that_do_not_exist_stop_a_bench_before_it_begins(data: str, tmp_path: Path) -> None:
+    wrong = (Measurement(task="cls", mode="frozen", protocol="quik_cls", data="voc"),)
+    with pytest.raises(UsageError, match="Did you mean 'quick_cls'"):
+        bench.cells_of(small(data, measurements=wrong), tmp_path)
+    with pytest.raises(UsageError, match="has no data set 'vox': name one of photos, voc"):
+        bench.plan_bench("quick", {"vox": "shapes"}, None)
+    with pytest.raises(UsageError, match="no folder or file"):
+        bench.refuse_missing_data(small(str(tmp_path / "nowhere")))
+    assert not list(tmp_path.iterdir())
