@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl_inpaint.errors import unknown_name
+from ssl_inpaint.resampling import catmull_rom
 
 KINDS = ("centre", "blocks", "region", "noise")
 
@@ -185,15 +186,8 @@ def _smooth_noise(count: int, size: int, cells: float, generator: torch.Generato
     noise = torch.rand(count, grid, grid, generator=generator, device=device)
     start = 1 + torch.rand(2, count, 1, 1, generator=generator, device=device)
     pixels = start + torch.arange(size, device=device)[:, None] * (cells / size)
-    rows, columns = _cubic((pixels - torch.arange(grid, device=device)).abs())
+    rows, columns = catmull_rom((pixels - torch.arange(grid, device=device)).abs())
     return rows @ noise @ columns.transpose(1, 2)
-
-
-def _cubic(distance: Tensor) -> Tensor:
-    """Catmull-Rom weights (Keys 1981, a = -0.5) at these distances in cells."""
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
 
 
 def _lowest(field: Tensor, pixels: int) -> Tensor:

@@ -6,7 +6,7 @@ it knows. Hidden pixels are never read and visible ones never change; both hold 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl_inpaint.core import Frame, Inpainter
+from ssl_inpaint.resampling import catmull_rom, triangle, weights_between
 
 WINDOWS_AT_ONCE = 32  # in one call of the inpainter
 THIN = 0.25  # a piece that covers less of its bounding square is cut in two, if its window would have to shrink
@@ -75,7 +76,7 @@ def fill_squares(inpainter: Inpainter, images: Tensor, holes: Tensor) -> Tensor:
         return torch.where(holes, inpainter.fill(torch.where(holes, 0.0, images), holes), images)
     if frame.is_central and bool((holes & ~_reach(frame, size).to(holes.device)).any()):
         raise ValueError(f"Holes outside the centre: {inpainter.name} fills only a square of {frame.hole_share:g}.")
-    back = _weights(size, frame.size, _cubic).to(images)
+    back = weights_between(size, frame.size, catmull_rom).to(images)
     filled = _filled(inpainter, frame, _shrunk(_layers(images, holes), frame.size))
     return torch.where(holes, (back @ filled @ back.T).clamp(0, 1), images)
 
@@ -230,13 +231,13 @@ def _view(image: Tensor, hole: Tensor, window: Window, size: int) -> Tensor:
     folded = []  # the weights of a pixel and of its mirror images add up: no enlarged copy of the image is made
     for places, part in ((rows, y), (columns, x)):
         weights = torch.zeros(size, part.stop - part.start, dtype=torch.float64)
-        weights.index_add_(1, torch.from_numpy(places - part.start), _weights(size, window.side, _triangle))
+        weights.index_add_(1, torch.from_numpy(places - part.start), weights_between(size, window.side, triangle))
         folded.append(weights.to(image))
     return folded[0] @ layers @ folded[1].T
 
 
 def _shrunk(layers: Tensor, size: int) -> Tensor:
-    weights = _weights(size, layers.shape[-1], _triangle).to(layers)
+    weights = weights_between(size, layers.shape[-1], triangle).to(layers)
     return weights @ layers @ weights.T
 
 
@@ -246,7 +247,7 @@ def _returned(square: Tensor, window: Window) -> Tensor:
     columns = slice(window.columns.start - window.left, window.columns.stop - window.left)
     if window.side == square.shape[-1]:
         return square[:, rows, columns]
-    weights = _weights(window.side, square.shape[-1], _cubic).to(square)
+    weights = weights_between(window.side, square.shape[-1], catmull_rom).to(square)
     return (weights[rows] @ square @ weights[columns].T).clamp(0, 1)
 
 
@@ -282,23 +283,3 @@ def _completed(sums: Tensor, weights: Tensor) -> Tensor:
     halves = (functional.avg_pool2d(layer, 2, ceil_mode=True) for layer in (sums, weights))
     around = functional.interpolate(_completed(*halves), size=sums.shape[-2:], mode="bilinear")
     return torch.where(weights > 0, sums / weights, around)
-
-
-def _weights(outputs: int, inputs: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
-    """outputs x inputs float64: what each pixel of a resized row is made of, antialiased; rows add up to 1."""
-    scale = inputs / outputs
-    middles = (torch.arange(outputs, dtype=torch.float64)[:, None] + 0.5) * scale
-    distance = (torch.arange(inputs, dtype=torch.float64) + 0.5 - middles).abs() / max(scale, 1.0)
-    weights = kernel(distance)
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-def _triangle(distance: Tensor) -> Tensor:
-    return (1 - distance).clamp(min=0)
-
-
-def _cubic(distance: Tensor) -> Tensor:
-    """Catmull-Rom (Keys 1981, a = -0.5)."""
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
