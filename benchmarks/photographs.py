@@ -6,8 +6,8 @@
 Rows: random, context encoder (random regions), with --controls the autoencoder, with --labels a network trained on the
 classes of that data set. Measured on --voc: classification, detection and retrieval with HOG beside; on --masks:
 segmentation; all frozen and fine-tuned by the compact protocols. A second network, of the recipe compact_joint, fills
-held-out holes of --voc and --street beside every other inpainter (Table 1). What is finished is not run again, so the same command
-resumes, and --tasks may name a part of it. What it measured is in results/tables.md.
+held-out holes of --voc and --street beside every other inpainter (Table 1). What is finished is not run again, so the
+same command resumes, and --tasks may name a part of it. What it measured is in results/tables.md.
 """
 
 from __future__ import annotations

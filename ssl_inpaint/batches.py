@@ -32,8 +32,9 @@ class Crops(Settings):
         return self
 
 
-Views = Literal["centre", "corners", "ten"]
-# Where the fixed test crops lie; "corners" are five places, "ten" those five and their mirror images.
+Views = Literal["centre", "corners", "ten", "whole"]
+# Where the fixed test crops lie; "corners" are five places, "ten" those five and their mirror images. "whole" is no
+# crop: all of the image, squeezed to a square.
 _PLACES = [(0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
 
 
@@ -125,14 +126,16 @@ def fixed_views(
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Every image (or every member) once, in order: positions B, and one B x 3 x size x size uint8 tensor a test view.
 
-    The windows' share of the short side is the largest that training saw.
+    The windows' share of the short side is the largest that training saw, but for the view of the whole image.
     """
-    places = _PLACES[: 1 if views == "centre" else 5]
+    places = _PLACES[: 5 if views in ("corners", "ten") else 1]
     mirrors = (False, True) if views == "ten" else (False,)
     for positions, heights, widths in _in_order(store, batch_size, members):
         cut = []
         for place in places:
             windows = images.fixed_windows(heights, widths, crops.largest_share, place)
+            if views == "whole":
+                windows = torch.stack([torch.zeros_like(widths), torch.zeros_like(widths), widths, heights], dim=1)
             for mirror in mirrors:
                 flips = torch.full((len(positions),), mirror)
                 cut.append(store.crops(positions, windows, crops.size, flips))

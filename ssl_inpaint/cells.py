@@ -14,6 +14,7 @@ from ssl_inpaint.records import MEASURED, Record
 ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
 COLUMN = ["dataset", "task", "mode", "protocol", "metric", "split", "dataset_sha256"]
 VALUE = ["mean", "std", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
+RECORDS = "records"  # the positions, among all records given, of those behind a cell; none behind a published one
 LOSSES = "pretext"  # the task whose metrics are losses, not fractions
 FAMILIES = {
     "nn-retrieval": ", patch retrieval",
@@ -40,10 +41,12 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
 
     Of several records of one seed (say, its weights were trained again) the newest counts, and a note says so. Numbers
     of different settings are never averaged: each gets a row, told apart by `settings`, which is empty elsewhere.
+    `records` are the positions of the records that count in a cell.
     """
     if not records:
-        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE])
+        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE, RECORDS])
     frame = pd.DataFrame([asdict(r) | {"section": _section(r), "settings": r.config_hash} for r in records])
+    frame["position"] = range(len(frame))
     place = ["section", *ROW, *COLUMN]
     older = frame.groupby(place)["seed"].transform("size") - frame.groupby(place)["seed"].transform("nunique")
     frame["note"] = older.map(
@@ -53,7 +56,11 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
     frame["settings"] = _settings(frame, {r.weights_sha256: r.config_hash for r in records if r.task == LOSSES})
     frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(duration)
     return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
-        mean=("value", "mean"), std=("value", "std"), n_seeds=("seed", "nunique"), n_examples=("n_examples", "max")
+        mean=("value", "mean"),
+        std=("value", "std"),
+        n_seeds=("seed", "nunique"),
+        n_examples=("n_examples", "max"),
+        records=("position", tuple),
     )
 
 
@@ -84,7 +91,8 @@ def published_cells(chosen: Sequence[str] = tuple(PUBLISHED)) -> pd.DataFrame:
     renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})
     renamed[["encoder", "recipe", "settings", "mode", "split", "dataset_sha256"]] = ""
     cells = renamed.assign(section=section, std=math.nan, n_seeds=0, n_examples=0, higher_is_better=~is_error)
-    return cells[["section", *ROW, *COLUMN, *VALUE]]
+    cells[RECORDS] = [()] * len(cells)
+    return cells[["section", *ROW, *COLUMN, *VALUE, RECORDS]]
 
 
 def _section(record: Record) -> str:

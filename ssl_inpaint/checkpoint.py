@@ -26,6 +26,8 @@ ENCODER_FILE = "encoder.safetensors"
 _PREFIXES = ("module.", "_orig_mod.", "encoder.", "backbone.", "model.")
 # A classifier's own layers, which an encoder has no use for: torchvision's and timm's names, and Caffe's.
 _HEADS = ("classifier.", "fc.", "head.", "fc6.", "fc7.", "fc8.")
+# Untrained, with weights made of the unlabelled images that they are measured beside: source to the row's name.
+BY_DATA = {"kmeans": "k-means (Krähenbühl)", "pca": "PCA (Krähenbühl)"}
 # What reading damaged files was seen to raise.
 _DAMAGE = (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, TypeError, LookupError, AssertionError)
 
@@ -63,12 +65,17 @@ def build_encoder(spec: str, settings: Mapping[str, str], seed: int) -> tuple[En
 def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
     """The encoder that `source` names, and its card.
 
-    `random:ENCODER` or `random:RUN`: that architecture at its initialisation. `torchvision:alexnet`, `timm:NAME`: the
-    library's pretrained weights, downloaded if need be. RUN or an encoder.safetensors: ours, whose file knows its
-    architecture. `ENCODER=FILE`: a state dict made elsewhere, or a .caffemodel. UsageError says what does not fit.
+    `random:ENCODER` or `random:RUN`: that architecture at its initialisation. `kmeans:` and `pca:` likewise: random
+    until `experiment.data_initialisation` is shown images. `torchvision:alexnet`, `timm:NAME`: the library's pretrained
+    weights, downloaded if need be. RUN or an encoder.safetensors: ours, whose file knows its architecture.
+    `ENCODER=FILE`: a state dict made elsewhere, or a .caffemodel. UsageError says what does not fit.
     """
-    if source == "random" or source.startswith("random:"):
-        return _open_random(source.partition(":")[2], settings, seed)
+    kind, colon, architecture = source.partition(":")
+    if kind == "random":
+        return _open_random(kind, architecture, settings, seed)
+    if kind in BY_DATA and colon:
+        encoder, blank = _open_random(kind, architecture, settings, seed)
+        return encoder, blank.model_copy(update={"method": BY_DATA[kind], "pretext": kind})
     if source == "torchvision:alexnet":
         return _open_pretrained(source, "torchvision_alexnet", settings, seed)
     if "=" in source and not Path(source).exists():
@@ -115,6 +122,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*_DAMAGE, struct.error, SafetensorError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
+        if isinstance(error, UnpicklingError):  # torch's own words advise to load it in a way that runs what is in it
+            reason = "it is no file of torch, or holds more than tensors"
         raise UsageError(f"{path} holds no weights that can be read safely ({reason}).") from None
     for key in ("state_dict", "model", "generator_state_dict", "generator", "netG", "G"):  # of a GAN, the generator
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -169,15 +178,15 @@ def _build(spec: str, chosen: Settings, seed: int) -> tuple[Encoder, Card]:
     return encoder, Card(encoder=full_name, encoder_config=values, method="Random", seed=seed)
 
 
-def _open_random(name: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
+def _open_random(kind: str, name: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
     if not name:
-        raise UsageError("'random' needs an architecture: write random:ENCODER (random:alexnet) or random:RUN.")
+        raise UsageError(f"'{kind}' needs an architecture: write {kind}:ENCODER ({kind}:alexnet) or {kind}:RUN.")
     if name.partition(":")[0] in catalog.parts("encoders") or not Path(name).exists():
         return build_encoder(name, settings, seed)
     path = _weights_path(name)
     _, card = read_weights(path)
     if card is None:
-        raise UsageError(f"{path} does not say which encoder it is for: write random:ENCODER.")
+        raise UsageError(f"{path} does not say which encoder it is for: write {kind}:ENCODER.")
     _refuse_settings(settings, f"{path} has an architecture of its own")
     return _build(card.encoder, _stored_config(card, path), seed)
 
@@ -214,8 +223,8 @@ def _weights_path(source: str) -> Path:
     path = Path(source, ENCODER_FILE) if Path(source).is_dir() else Path(source)
     if not path.is_file():
         raise UsageError(
-            f"There are no weights at '{source}': name random:ENCODER, torchvision:alexnet, timm:NAME, a run folder "
-            f"with {ENCODER_FILE} in it, or ENCODER=FILE."
+            f"There are no weights at '{source}': name random:ENCODER, kmeans:ENCODER, pca:ENCODER, "
+            f"torchvision:alexnet, timm:NAME, a run folder with {ENCODER_FILE} in it, or ENCODER=FILE."
         )
     return path
 

@@ -272,7 +272,7 @@ def inpaint(
         made = evaluation.evaluate(
             evaluation.plan_evaluation(images, inpainters, hole, gallery, settings, seed), folder, runtime, ledger
         )
-        for sentence in made.left_out:
+        for sentence in made.notes:
             click.echo(sentence, err=True)
         click.echo(made.text())
         click.echo("\n".join(f"written     {path}" for path in made.written) + f"\nledger      {ledger.path}")
@@ -292,14 +292,14 @@ def inpaint(
         click.echo(path)
     click.echo(f"figure      {done.figure}")
     if done.failed:
-        raise Failure(f"{len(done.failed)} could not be filled. " + " ".join(done.failed))
+        raise Failure("\n".join([f"{len(done.failed)} could not be filled:", *done.failed]))
 
 
 @main.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--recipe", type=options.part("recipes"), default="released_centre", help="Whose network the file holds.")
+@click.option("--recipe", type=options.part("recipes"), help="Whose network it is; released_centre, if absent.")
 @options.measuring
-def import_file(file: Path, recipe: str, assignments: tuple[str, ...], seed: int, output: Path | None) -> None:
+def import_file(file: Path, recipe: str | None, assignments: tuple[str, ...], seed: int, output: Path | None) -> None:
     """Take weights made elsewhere into a run folder.
 
     FILE is a state dict of the released inpainting network in the layout of any of its ports, or the paper's Caffe
@@ -397,3 +397,26 @@ def run_bench(
     click.echo(f"folder      {folder}\nledger      {ledger.path}")
     if found.failed and not dry_run:
         raise Failure(f"{len(found.failed)} cells have failed: --retry tries them again.")
+
+
+@main.command()
+@click.option("--ledger", type=EXISTING_FILE, default=LEDGER, help="Records to show.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), help="Folder of runs; runs/ beside that of the ledger, if absent."
+)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("report.html"), help="File to write.")
+def report(ledger: Path, runs: Path | None, output: Path) -> None:
+    """Everything measured as one HTML page, with the records behind every number.
+
+    The page needs no server and no network.
+
+    \b
+    Example:
+      ssl-inpaint report --runs runs --output report.html
+    """
+    from ssl_inpaint import report as page
+
+    made = page.write_report(ledger, runs, output)
+    if made.left_out:
+        click.echo(f"{len(made.left_out)} figures would make the page too large: it names them instead.", err=True)
+    click.echo(f"page        {made.path} ({made.size_bytes / 1e6:.1f} MB, {made.runs} runs)")

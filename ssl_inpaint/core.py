@@ -7,7 +7,7 @@ pixels are missing. Legend of dimensions: B batch, N items, C channels, H W pixe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -204,13 +204,18 @@ class TransferFacts:
     classes: tuple[str, ...]  # for masks, what their values stand for
     is_multilabel: bool
     is_frozen: bool  # True: the encoder only describes, and the head trains on cached features
+    examples: int = 0  # images of train; 0: not known
+    learning_rates: tuple[float, ...] = ()  # of probes that try all at once, a head each; none: the loop's
+    choices: Mapping[str, float] = field(default_factory=dict)  # what such a probe chose on val; empty: not yet
 
 
 class Transfer(Objective, Protocol):
     """An objective that measures an encoder by what a head learns on it.
 
     Its module says by `NEEDS` what it reads: "labels" of crops (then it is a CropTransfer), "objects" or "masks" of
-    whole images (then an ImageTransfer).
+    whole images (then an ImageTransfer), or "features" of whole splits (then a FeatureProbe, which is no objective).
+    By `IS_PROBE = True` it says that encoders stay frozen, and then it chooses for itself: what reads labels is a
+    ManyRatesProbe.
     """
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
@@ -231,6 +236,45 @@ class CropTransfer(Transfer, Protocol):
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Metric name to a fraction, for a whole split at once."""
+        ...
+
+
+class ManyRatesProbe(CropTransfer, Protocol):
+    """Heads on a frozen encoder that train side by side at every one of `TransferFacts.learning_rates`.
+
+    The loop runs at a learning rate of 1, of which each head takes its own. Outputs have a dimension for the heads.
+    """
+
+    def choose(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """From the scores of all heads on val what is to be built for the last training, as `TransferFacts.choices`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Described:
+    """Images as a frozen encoder sees them."""
+
+    features: Mapping[str, Tensor]  # by stage, N x D float32, on the CPU
+    labels: Tensor  # N int64 for one class an image, N x K for several (1, 0, 255 not to be counted)
+
+
+class FeatureProbe(Protocol):
+    """A transfer task without a training loop: it reads the features of whole splits at once."""
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """What is described, by stage, of images B x 3 x H x W."""
+        ...
+
+    def choose(
+        self, train: Described, val: Described, generator: torch.Generator
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """What is chosen without test, by name, and the scores that it was chosen by."""
+        ...
+
+    def measure(
+        self, known: Described, asked: Described, choices: Mapping[str, float], generator: torch.Generator
+    ) -> dict[str, float]:
+        """Metric name to a fraction, for `asked` as known from `known`; the generator is where it was in `choose`."""
         ...
 
 

@@ -75,7 +75,7 @@ def before_after(photos: Sequence[np.ndarray], holes: Sequence[np.ndarray], fill
     `holes` H x W bool and `filled` H x W x 3 uint8, as large as their photographs. ValueError where these do not fit.
     """
     _check_photos(photos, holes, filled)
-    rows = [_reduced(*row) for row in zip(photos, holes, filled, strict=True)]
+    rows = [reduced(*row) for row in zip(photos, holes, filled, strict=True)]
     titles = ("before", "hole", "after")
     figure, places = tiles.page([photo for photo, _, _ in rows], titles, (), PHOTO_INCHES, len(titles))
     for row, (photo, hole, fill) in zip(places, rows, strict=True):
@@ -118,7 +118,7 @@ def _spread(steps: Sequence[int], most: int) -> Sequence[int]:
     return [steps[place] for place in places]
 
 
-def _reduced(photo: np.ndarray, hole: np.ndarray, fill: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reduced(photo: np.ndarray, hole: np.ndarray, fill: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All three at `PHOTO_PIXELS` on the longer side where they have more; no scratch of the hole is lost."""
     import cv2
 

@@ -104,8 +104,8 @@ def refuse_poor(match: Match, path: Path) -> None:
         return
     said = "; ".join((match.report()[0], *match.objections()))
     raise UsageError(
-        f"{path} is of another network ({said}): give a generator's weights whose layers are ours, in our order, "
-        "or set our sizes to its own."
+        f"{path} is of another network ({said}): give a generator's weights whose layers are ours, in our order, or "
+        "set our sizes to its own, by --recipe, encoder.channels, pretext.bottleneck_units or crops.size."
     )
 
 

@@ -149,6 +149,15 @@ class EvaluationPlan(Settings):
     seed: int = Field(0, ge=0)
 
 
+class FillingConfig(Settings):
+    """How a photograph is filled, where there is a choice."""
+
+    hole_fraction: float = Field(0.25, gt=0, le=0.9)  # of the short side's square, in its middle, for the hole "centre"
+    size: int = Field(128, ge=32)  # pixels a side of a gallery's squares
+    gallery: int = Field(100_000, ge=1)  # images drawn for it; all where there are fewer
+    shown: int = Field(6, ge=1)  # photographs in the figure, the first ones
+
+
 class FillingPlan(Settings):
     """Photographs to fill."""
 
@@ -162,7 +171,7 @@ class FillingPlan(Settings):
     data_settings: dict[str, str] = {}
     inpainter_settings: dict[str, dict[str, str]] = {}
     encoder_settings: dict[str, str] = {}
-    config: EvaluationConfig = EvaluationConfig()
+    config: FillingConfig = FillingConfig()
     seed: int = Field(0, ge=0)
 
 

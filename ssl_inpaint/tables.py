@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from ssl_inpaint import files
-from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, PUBLISHED, ROW, VALUE, measured_cells, published_cells
+from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, PUBLISHED, RECORDS, ROW, VALUE, measured_cells, published_cells
 from ssl_inpaint.records import MEASURED, Ledger, Record
 
 USUAL_ORDER = {"task": ("cls", "det", "seg"), "mode": ("frozen", "finetune")}
@@ -31,11 +31,12 @@ LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 @dataclass(frozen=True)
 class Entry:
-    """One field of a table, as a reader sees it."""
+    """One field of a table, as a reader sees it, and the positions of the records behind it."""
 
     text: str
     is_number: bool = True
     is_best: bool = False
+    records: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def _table(heading: str, cells: pd.DataFrame) -> Table:
     is_uneven = cells.loc[cells["n_seeds"] > 1, "n_seeds"].nunique() > 1
     cells = cells.assign(column=_column_names(cells))
     best = _best(cells)
-    entries = {c.Index: Entry(_number(c, is_uneven), is_best=c.Index in best) for c in cells.itertuples()}
+    entries = {
+        c.Index: Entry(_number(c, is_uneven), is_best=c.Index in best, records=records)
+        for c, records in zip(cells.itertuples(), cells[RECORDS], strict=True)
+    }
     rows = [row for _, row in cells.groupby(ROW, sort=False)]
     if is_measured:
         rows.sort(key=_row_order)

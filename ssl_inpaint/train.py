@@ -206,14 +206,17 @@ def _update(
     runtime: Runtime,
     step: int,
 ) -> dict[str, Tensor]:
-    """One step of every player, in the order in which the objective yields their losses."""
+    """One step of every player, in the order in which the objective yields their losses.
+
+    Returns these, and the terms of them that the objective sets apart for the log in `terms`, if it has any.
+    """
     found: dict[str, Tensor] = {}
     pending = objective.losses(batch, generator)
     while True:
         with runtime.autocast():  # entered anew for each loss, so that backward runs outside it
             pair = next(pending, None)
         if pair is None:
-            return found
+            return found | getattr(objective, "terms", {})
         name, loss = pair
         if not torch.isfinite(loss):
             raise NotFinite(f"The loss of '{name}' is {loss.item()} in step {step}: lower train.learning_rate.")

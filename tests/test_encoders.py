@@ -293,6 +293,84 @@ def test_a_timm_model_is_not_left_half_random() -> None:
         timm.build(config, weights)
 
 
+SMALL_VIT = {"image_size": "64", "patch_size": "8", "depth": "3"}
+
+
+def test_a_timm_transformer_is_made_for_the_size_that_is_set(tmp_path: Path) -> None:
+    encoder, card = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)
+    assert encoder.smallest_input == 64
+    assert [m.shape for m in encoder.eval()(images(2, 64)).values()] == [(2, 64, 8, 8)] * 3
+    assert [stage.stride for stage in encoder.stages.values()] == [8, 8, 8]
+    with pytest.raises(UsageError, match=r"64 pixels a side only and was given 96.*encoder\.image_size to 96"):
+        encoder(images(1, 96))
+    checkpoint.save_weights(tmp_path / checkpoint.ENCODER_FILE, encoder, card)
+    again, _ = checkpoint.open_encoder(str(tmp_path), {}, seed=9)  # the file knows the size
+    assert torch.equal(again.eval()(images(1, 64))["stage3"], encoder(images(1, 64))["stage3"])
+
+
+def test_a_timm_transformer_of_another_size_takes_weights_of_that_size_only() -> None:
+    config = timm.Config(argument="test_vit", image_size=64, patch_size=8, depth=3)
+    weights = timm.whole(config).state_dict()
+    assert torch.equal(timm.build(config, weights).state_dict()["model.model.pos_embed"], weights["pos_embed"])
+    with pytest.raises(ValueError, match="are not among the weights"):
+        timm.build(config.model_copy(update={"image_size": 96}), weights)  # timm would stretch the positions
+
+
+def test_a_timm_transformer_as_its_name_says_is_as_it_was_before_it_could_be_set() -> None:
+    plain = timm.Config(argument="vit_tiny_patch16_224")
+    assert plain.identity() == {"argument": "vit_tiny_patch16_224", "pretrained": False}
+    assert plain.changes == {}
+
+
+def test_a_vit_run_on_all_patches_gives_its_deepest_stage() -> None:
+    encoder = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].eval()
+    pixels, order = images(2, 64), torch.rand(2, 64, generator=torch.Generator().manual_seed(1)).argsort(dim=1)
+    with torch.no_grad():
+        expected = encoder(pixels)["stage3"].flatten(2).transpose(1, 2)
+        found = encoder.encode_patches(pixels, order)
+    assert encoder.prefix_tokens == 1  # the class token
+    in_order = found[:, 1:].gather(1, order.argsort(dim=1).unsqueeze(2).expand(-1, -1, 64))
+    torch.testing.assert_close(in_order, expected, rtol=1e-4, atol=1e-5)  # sums run in another order
+    assert encoder.positions.shape == (64, 64)
+
+
+def test_a_vit_computes_kept_patches_alone() -> None:
+    encoder = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].eval()
+    pixels = images(1, 64)
+    kept, poisoned = torch.tensor([[0, 9, 63]]), torch.full_like(pixels, torch.nan)
+    for row, column in ((0, 0), (1, 1), (7, 7)):  # patches 0, 9 and 63 of eight a row
+        window = (..., slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
+        poisoned[window] = pixels[window]
+    lengths: list[int] = []
+    handle = encoder.model.model.blocks[0].register_forward_pre_hook(
+        lambda _, inputs: lengths.append(inputs[0].shape[1])
+    )
+    with torch.no_grad():
+        clean, found = encoder.encode_patches(pixels, kept), encoder.encode_patches(poisoned, kept)
+    handle.remove()
+    assert torch.equal(found, clean)
+    assert lengths == [4, 4]  # with the class token
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "vit_tiny_r_s16_p8_224"])
+def test_only_transformers_of_separate_patches_drop_some(name: str) -> None:
+    """Of Swin's windows none may be missing, and a hybrid's convolutions see beyond their patch."""
+    assert not hasattr(checkpoint.build_encoder(f"timm:{name}", {}, seed=0)[0], "encode_patches")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnet18", {"image_size": "64"}, "takes no such setting.*encoder.image_size, .* are for transformers"),
+        ("test_vit", {"depth": "2"}, "depth = 2: input should be greater than or equal to 3"),
+        ("vit_tiny_r_s16_p8_224", {"image_size": "64", "patch_size": "7"}, "cannot make 'vit_tiny_r_s16_p8_224'"),
+    ],
+)
+def test_settings_that_a_timm_model_cannot_have_are_refused(name: str, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        checkpoint.build_encoder(f"timm:{name}", settings, seed=0)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

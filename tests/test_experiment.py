@@ -368,7 +368,7 @@ def test_no_choice_depends_on_test(shapes_folder: Path, run: Path, tmp_path: Pat
             for label in ("tune-0.001", "tune-0.003", "final")
         ]
         tuned = json.loads((tmp_path / name / "scores.json").read_text())
-        made[name] = (scores, heads, tuned["tuning"], tuned["learning_rate"])
+        made[name] = (scores, heads, tuned["tuning"], tuned["choices"])
     assert made["plain"][0] != made["other"][0]
     assert made["plain"][2:] == made["other"][2:]
     for plain, changed in zip(made["plain"][1], made["other"][1], strict=True):

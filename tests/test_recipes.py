@@ -29,6 +29,12 @@ PINNED = {
     "quick-seg/v1": "3d8b75643667",
     "voc07-det/v1": "bdc9c948a2a6",
     "voc12-seg/v1": "9eb0ddc603c9",
+    "compact-linear/v1": "4a5500a39061",
+    "colorization-linear/v1": "2cd9452c4663",
+    "compact-knn/v1": "3a93b194988a",
+    "dino-knn/v1": "44313f5032d5",
+    "compact-svm/v1": "db68ef774623",
+    "voc07-svm/v1": "0a6a9059d526",
 }
 
 

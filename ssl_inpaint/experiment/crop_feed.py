@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_inpaint import predictions, progress, train
 from ssl_inpaint.batches import Batches, Crops, FeatureBatches, ImageBatches, fixed_views, random_views
-from ssl_inpaint.core import Batch, CropTransfer, TransferFacts
+from ssl_inpaint.core import Batch, CropTransfer, Described, FeatureProbe, TransferFacts
 from ssl_inpaint.data.store import join
 from ssl_inpaint.experiment.data import Examples, open_labelled
 from ssl_inpaint.plans import TransferPlan
@@ -44,7 +44,7 @@ class Labelled:
 
 
 class CropFeed:
-    """Random crops to train on, fixed views to test on; a frozen encoder describes both once."""
+    """Random crops to train on, fixed views to test on; a frozen encoder describes both once, or each step's crops."""
 
     def __init__(self, plan: TransferPlan, crops: Crops, runtime: Runtime) -> None:
         self.plan, self.crops, self.runtime = plan, crops, runtime
@@ -66,18 +66,27 @@ class CropFeed:
     def facts(self) -> TransferFacts:
         """Classes, and the size of crops."""
         split = self.parts["train"].examples.split
-        return TransferFacts(self.crops.size, split.classes, split.is_multilabel, self.is_frozen)
+        count = len(self.parts["train"])
+        return TransferFacts(self.crops.size, split.classes, split.is_multilabel, self.is_frozen, count)
 
     def batches(self, objective: CropTransfer, names: Sequence[str], loop: FitConfig) -> Batches:
-        """Random crops, or random ones of the views that a frozen encoder has described."""
+        """Random crops, or random ones of the views that a frozen encoder has described, if it does so beforehand."""
         seed = seed_for(self.plan.seed, "transfer data")
         labels = torch.cat([self.parts[name].labels for name in names])
-        if not self.is_frozen:
+        if not self.is_frozen or self.plan.protocol.cached_views == 0:
             store = join([self.parts[name].examples.store for name in names])
             return ImageBatches(store, labels, self.crops, loop.batch_size, seed)
         parts = [self._cached(objective, name, is_training=True) for name in names]
         features = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
         return FeatureBatches(features, labels, loop.batch_size, seed)
+
+    def described(self, probe: FeatureProbe, names: Sequence[str]) -> Described:
+        """Those splits joined as vectors: each stage's features flattened, averaged over the protocol's fixed views."""
+        parts = [self._cached(probe, name, is_training=False) for name in names]
+        vectors = {
+            stage: torch.cat([part[stage].flatten(2).float().mean(dim=1) for part in parts]) for stage in parts[0]
+        }
+        return Described(vectors, torch.cat([self.parts[name].labels for name in names]))
 
     def images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Batches of random crops of training images."""
@@ -112,7 +121,9 @@ class CropFeed:
         seed = seed_for(self.plan.seed, "cache", name)
         return random_views(store, self.crops, protocol.cached_views, VIEW_BATCH, seed)
 
-    def _described(self, objective: CropTransfer, name: str, is_training: bool) -> Iterator[dict[str, Tensor]]:
+    def _described(
+        self, objective: CropTransfer | FeatureProbe, name: str, is_training: bool
+    ) -> Iterator[dict[str, Tensor]]:
         """By stage B x views x ... features of one split, in order, by the encoder in eval mode."""
         with progress.bar(f"describe {name}", len(self.parts[name])) as bar:
             for positions, cut in self._views(name, is_training):
@@ -121,7 +132,7 @@ class CropFeed:
                 yield {stage: torch.stack([one[stage] for one in found], dim=1) for stage in found[0]}
                 bar.advance(len(positions))
 
-    def _cached(self, objective: CropTransfer, name: str, is_training: bool) -> dict[str, Tensor]:
+    def _cached(self, objective: CropTransfer | FeatureProbe, name: str, is_training: bool) -> dict[str, Tensor]:
         """By stage N x views x ... float16 of one split, described once and kept for every head on a frozen encoder."""
         key = (name, is_training)
         if key not in self._caches:

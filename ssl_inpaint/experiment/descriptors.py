@@ -15,7 +15,7 @@ from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.core import Descriptor
 from ssl_inpaint.descriptors.encoder import EncoderDescriptor
 from ssl_inpaint.errors import UsageError, unknown_name
-from ssl_inpaint.experiment import calibration
+from ssl_inpaint.experiment import data_initialisation
 from ssl_inpaint.experiment.patches import Patches
 from ssl_inpaint.plans import RetrievalPlan
 from ssl_inpaint.records import NO_WEIGHTS
@@ -68,14 +68,15 @@ def open_descriptor(
 
 
 def calibrated(one: Named, gallery: Patches) -> Named:
-    """A random encoder with the BatchNorm statistics of gallery patches, as `transfer` does it; any other as it is."""
-    if one.card is None or one.card.pretext != "none" or not isinstance(one.descriptor, EncoderDescriptor):
+    """An untrained encoder made ready by gallery patches, as `transfer` does it by images; any other as it is."""
+    if one.card is None or not isinstance(one.descriptor, EncoderDescriptor):
         return one
-    calibration.calibrate(one.descriptor.encoder, _calibration_images(one.descriptor, gallery))
-    return one._replace(weights=checkpoint.weights_sha256(one.descriptor.encoder))
+    encoder, size = one.descriptor.encoder, one.descriptor.config.size
+    device = next(encoder.parameters()).device
 
+    def images(count: int, batch_size: int) -> Iterator[Tensor]:
+        for chosen in torch.arange(len(gallery)).split(batch_size)[:count]:
+            yield functional.interpolate(gallery.cut(chosen).to(device), size, mode="bilinear", antialias=True)
 
-def _calibration_images(descriptor: EncoderDescriptor, gallery: Patches) -> Iterator[Tensor]:
-    device, size = next(descriptor.encoder.parameters()).device, descriptor.config.size
-    for chosen in torch.arange(len(gallery)).split(calibration.BATCH_SIZE)[: calibration.BATCHES]:
-        yield functional.interpolate(gallery.cut(chosen).to(device), size, mode="bilinear", antialias=True)
+    card = data_initialisation.prepare(encoder, one.card, images)
+    return one._replace(card=card, weights=checkpoint.weights_sha256(encoder))

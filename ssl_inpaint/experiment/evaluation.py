@@ -11,20 +11,28 @@ import torch
 from torch import Tensor
 
 from ssl_inpaint import cells, config, figures, files, holes, inpainting_figures, progress, records, tables, windows
-from ssl_inpaint.core import Split
-from ssl_inpaint.data.specs import open_data
-from ssl_inpaint.data.store import open_store
-from ssl_inpaint.errors import UsageError, unknown_name
+from ssl_inpaint.errors import unknown_name
+from ssl_inpaint.experiment import contenders
 from ssl_inpaint.experiment.checks import refuse_other
-from ssl_inpaint.experiment.generators import open_generator
-from ssl_inpaint.experiment.inpainters import NEAREST, Named, is_nearest, is_trained, open_inpainters, plain_parts
-from ssl_inpaint.experiment.patches import Patches, middles
-from ssl_inpaint.inpainting_metrics import HIGHER_IS_BETTER, HiddenPixelScores, Perceptual, open_lpips
+from ssl_inpaint.experiment.inpainters import (
+    NEAREST,
+    TRAINED,
+    Named,
+    is_nearest,
+    is_trained,
+    open_inpainters,
+    open_trained,
+    plain_parts,
+)
+from ssl_inpaint.experiment.patches import Patches
+from ssl_inpaint.experiment.squares import draw_holes, open_gallery, open_squares
+from ssl_inpaint.inpainting_metrics import HIGHER_IS_BETTER, HiddenPixelScores, Perceptual, lpips_file, open_lpips
 from ssl_inpaint.plans import PLAN_FILE, EvaluationConfig, EvaluationPlan
 from ssl_inpaint.records import Ledger, Record
-from ssl_inpaint.runtime import Runtime, claimed, seed_for
+from ssl_inpaint.runtime import Runtime, claimed
 
 CHUNK_IMAGES = 64
+LARGEST_SHARE = 0.94  # of a square's side that a central hole can take
 SCORES_FILE = "scores.json"  # written last: a run with it is finished
 FIGURE_FILE = "methods.png"
 
@@ -37,7 +45,7 @@ class Evaluated:
     scores: dict[str, dict[str, float]]  # inpainter -> metric
     records: list[Record]
     written: list[Path]  # figure and tables
-    left_out: list[str]  # sentences
+    notes: list[str]  # sentences: what is left out, and what numbers must not be taken for
 
     def text(self) -> str:
         """The measured table, for a terminal."""
@@ -55,7 +63,7 @@ def plan_evaluation(
     """A complete plan from names and `--set` values; what is not set of hole and size is the first network's own."""
     own = ("data", "evaluation", "encoder", "run")
     parts = {name: fields for name, fields in settings.items() if name not in own}
-    config.refuse_unknown_parts(settings, (*own, *plain_parts(), NEAREST, "context_encoder"))
+    config.refuse_unknown_parts(settings, (*own, *plain_parts(), NEAREST, TRAINED))
     trained = next((spec for spec in inpainters if is_trained(spec)), None)
     base = EvaluationConfig() if trained is None else _as_trained(trained)
     if hole is not None and hole not in holes.KINDS:
@@ -84,16 +92,22 @@ def evaluate(plan: EvaluationPlan, folder: Path, runtime: Runtime, ledger: Ledge
     refuse_other(folder, plan, SCORES_FILE)
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
-    squares = _open_squares(plan)
-    specs, left_out = _chosen(plan, squares.split)
+    squares = open_squares(plan)
+    hole = draw_holes(plan, len(squares))
+    specs, notes = contenders.chosen(plan, squares.split, hole)
     named = open_inpainters(
-        specs, plan.inpainter_settings, plan.encoder_settings, plan.seed, runtime, lambda: _open_gallery(plan, squares)
+        specs, _settings(plan, specs), plan.encoder_settings, plan.seed, runtime, lambda: _gallery(plan, squares)
     )
-    hole = _draw_holes(plan, len(squares))
-    _refuse_beyond(named, hole)
+    contenders.refuse_beyond(named, hole, plan.config)
+    notes += contenders.suspicions(plan, named, squares)
     perceptual = open_lpips(runtime.device)
+    if perceptual is None:
+        notes.append(
+            f"LPIPS is left out, as torchvision's AlexNet is not on this machine: it belongs at {lpips_file()}."
+        )
     scores, made, shown = {}, [], {}
     with claimed(folder):
+        refuse_other(folder, plan, SCORES_FILE)  # again: another process may have finished it meanwhile
         files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
         for one in named:
             began = time.monotonic()
@@ -112,72 +126,27 @@ def evaluate(plan: EvaluationPlan, folder: Path, runtime: Runtime, ledger: Ledge
         if ledger is not None:
             ledger.add(made)
         files.write_json(folder / SCORES_FILE, {"schema": 1, "scores": scores})
-    return Evaluated(folder, scores, made, written, left_out)
+    return Evaluated(folder, scores, made, written, notes)
 
 
 def _as_trained(source: str) -> EvaluationConfig:
-    trained = open_generator(source)
+    trained = open_trained(source)
     own = trained.config
     return EvaluationConfig(hole=own.holes, hole_fraction=own.hole_fraction, size=trained.card.image_size)
 
 
-def _open_squares(plan: EvaluationPlan) -> Patches:
-    """The images to fill: test where there is one, all of a data set without parts."""
-    found = _test_split(plan.data, plan.data_settings)
-    store = open_store(found.images, plan.config.size)
-    return middles(found, store, plan.config.size).drawn(plan.config.images, seed_for(plan.seed, "inpainting"))
+def _settings(plan: EvaluationPlan, specs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Of the inpainters; nearest neighbours expect the central hole that they are asked for."""
+    if plan.config.hole != "centre" or not any(map(is_nearest, specs)):
+        return plan.inpainter_settings
+    expected = {"hole_share": str(min(plan.config.hole_fraction**0.5, LARGEST_SHARE))}
+    return {**plan.inpainter_settings, NEAREST: expected | plan.inpainter_settings.get(NEAREST, {})}
 
 
-def _test_split(spec: str, settings: Mapping[str, str]) -> Split:
-    everything = open_data(spec, "pretrain", settings)
-    has_parts = everything.labels is not None or everything.masks is not None or "test_fraction" in settings
-    return open_data(spec, "test", settings) if has_parts else everything
-
-
-def _open_gallery(plan: EvaluationPlan, squares: Patches) -> Patches:
-    found = open_data(plan.gallery or plan.data, "pretrain", plan.data_settings)
-    store = open_store(found.images, plan.config.size)
-    if store.digest == squares.store.digest:
-        raise UsageError(
-            f"The gallery {plan.gallery or plan.data} holds the very images that are filled, and each would find "
-            "itself: name another by --gallery."
-        )
-    return middles(found, store, plan.config.size).drawn(plan.config.gallery, seed_for(plan.seed, "gallery"))
-
-
-def _chosen(plan: EvaluationPlan, split: Split) -> tuple[list[str], list[str]]:
-    """Which inpainters are compared, and sentences on those that are not."""
-    specs = list(plan.inpainters)
-    if not plan.config.has_others:
-        return specs, []
-    others = [*plain_parts(), f"{NEAREST}:hog", *(f"{NEAREST}:{spec}" for spec in specs if is_trained(spec))]
-    others = [spec for spec in others if spec not in specs]
-    reason = ""
-    if plan.gallery is None and split.name != "test":
-        reason = "there is no gallery: name a data set by --gallery"
-    elif plan.config.hole != "centre":
-        reason = "each image has a hole of its own, for which the gallery would be described anew: name them by --with"
-    left_out = [f"{spec} is left out, as {reason}." for spec in others if reason and is_nearest(spec)]
-    return [*specs, *(spec for spec in others if not (reason and is_nearest(spec)))], left_out
-
-
-def _draw_holes(plan: EvaluationPlan, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed_for(plan.seed, "holes"))
-    return holes.draw(plan.config.hole, count, plan.config.size, generator, plan.config.hole_fraction)
-
-
-def _refuse_beyond(named: Sequence[Named], hole: Tensor) -> None:
-    """UsageError where a network predicts a central square only and the holes reach beyond it."""
-    for one in named:
-        if one.predicts < 1:
-            reach = torch.ones_like(hole[:1])
-            start = round(hole.shape[-1] * (1 - one.predicts) / 2)
-            reach[..., start : hole.shape[-1] - start, start : hole.shape[-1] - start] = False
-            if (hole & reach).any():
-                raise UsageError(
-                    f"{one.spec} predicts the central {100 * one.predicts:.3g} % of a square's side only and the holes "
-                    "reach beyond: evaluate it with the holes that it was trained on, by leaving out --hole."
-                )
+def _gallery(plan: EvaluationPlan, squares: Patches) -> Patches:
+    """The part of plan.data beside test, or the data set that is named, which data.FIELD says nothing of."""
+    spec, settings = plan.gallery or plan.data, plan.data_settings if plan.gallery in (None, plan.data) else {}
+    return open_gallery(spec, settings, plan.config, plan.seed, squares.store)
 
 
 def _scored(
@@ -214,6 +183,7 @@ def _records(
 ) -> list[Record]:
     card = one.card
     made_in = 0.0 if card is None else card.pretraining_seconds
+    provenance = records.provenance(runtime.describe(), seconds, made_in, workers=1)
     return [
         Record(
             method=one.name,
@@ -231,12 +201,14 @@ def _records(
             seed=plan.seed,
             recipe="-" if card is None else card.recipe,
             config_hash=config.hash_of(
-                plan.config.model_dump(mode="json", exclude={"shown", "has_others"}), *one.identity
+                plan.config.model_dump(mode="json", include={"hole", "hole_fraction", "size"}),
+                len(squares),
+                *one.identity,
             ),
             value=value,
             higher_is_better=HIGHER_IS_BETTER[metric],
             n_examples=len(squares),
-            **records.provenance(runtime.describe(), seconds, made_in, 1),
+            **provenance,
         )
         for metric, value in scores.items()
     ]

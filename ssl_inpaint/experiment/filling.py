@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,20 +25,22 @@ from ssl_inpaint import (
     windows,
 )
 from ssl_inpaint.core import Inpainter
-from ssl_inpaint.data.specs import open_data
+from ssl_inpaint.data.sources import FileImages
 from ssl_inpaint.data.store import open_store
-from ssl_inpaint.errors import Failure, UsageError
-from ssl_inpaint.experiment.checks import refuse_used
-from ssl_inpaint.experiment.inpainters import NEAREST, open_inpainters, plain_parts
-from ssl_inpaint.experiment.patches import Patches, middles
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.checks import refuse_other
+from ssl_inpaint.experiment.inpainters import NEAREST, TRAINED, is_nearest, open_inpainters, plain_parts
+from ssl_inpaint.experiment.patches import Patches
+from ssl_inpaint.experiment.squares import open_gallery
 from ssl_inpaint.images import to_float
 from ssl_inpaint.photos import Photo
-from ssl_inpaint.plans import PLAN_FILE, FillingPlan
+from ssl_inpaint.plans import PLAN_FILE, EvaluationConfig, FillingConfig, FillingPlan
 from ssl_inpaint.runtime import Runtime, claimed
 
 FILLED = "filled"
-FIGURE_FILE = "before_after.png"
-MOST_SHOWN = 8  # photographs in the figure, the first of them
+FIGURE_FILE = "before_after.png"  # written last: a run with it is finished
+WORDS = ("centre", "alpha")  # holes that are no files
+BOX = "box:"
 HoleOf = Callable[[Path, Photo], np.ndarray]  # H x W bool
 
 
@@ -45,8 +50,15 @@ class Filled:
 
     folder: Path
     written: list[Path]
-    figure: Path | None
+    figure: Path
     failed: list[str] = field(default_factory=list)  # a sentence each
+
+
+class _Fill(NamedTuple):
+    name: str  # below filled/
+    photo: Photo
+    hole: np.ndarray
+    pixels: np.ndarray
 
 
 def plan_filling(
@@ -59,10 +71,16 @@ def plan_filling(
     is_mask_resized: bool = False,
     is_blended: bool = False,
 ) -> FillingPlan:
-    """A complete plan from names and `--set` values."""
+    """A complete plan from names and `--set` values; UsageError also for options that would change nothing."""
     own = ("data", "encoder", "run", "filling")
     parts = {name: dict(fields) for name, fields in settings.items() if name not in own}
-    config.refuse_unknown_parts(settings, (*own, *plain_parts(), NEAREST, "context_encoder"))
+    config.refuse_unknown_parts(settings, (*own, *plain_parts(), NEAREST, TRAINED))
+    if gallery is not None and not is_nearest(inpainter):
+        raise UsageError(f"--gallery {gallery} is for --with {NEAREST}:DESCRIPTOR, not for {inpainter}: leave it out.")
+    if gallery is None and settings.get("data"):
+        raise UsageError("--set data.FIELD=VALUE is for the images of --gallery, and there is none: leave it out.")
+    if is_mask_resized and not _is_file(hole):
+        raise UsageError(f"--resize-mask is for masks, and the hole is '{hole}': leave it out.")
     return FillingPlan(
         photos=path,
         inpainter=inpainter,
@@ -73,7 +91,7 @@ def plan_filling(
         data_settings=dict(settings.get("data", {})),
         inpainter_settings=parts,
         encoder_settings=dict(settings.get("encoder", {})),
-        config=config.override(FillingPlan.model_fields["config"].default, "filling", settings.get("filling", {})),
+        config=config.override(FillingConfig(), "filling", settings.get("filling", {})),
         seed=seed,
     )
 
@@ -81,58 +99,65 @@ def plan_filling(
 def fill(plan: FillingPlan, folder: Path, runtime: Runtime) -> Filled:
     """Fills plan.photos into filled/ of the folder, losslessly, and draws before_after.png.
 
-    One that cannot be read or whose mask does not fit is named at the end, and the others are filled. UsageError for
-    all that would stop every one of them, and where the only photograph is the one that cannot be filled.
+    One that cannot be read, filled or met by its mask is named at the end, and the others are filled. One that was
+    stopped begins anew in its folder. UsageError, with nothing written, for all that would stop every one of them.
     """
-    refuse_used(folder)
-    place = Path(plan.photos).expanduser()
-    paths, root = photo_files.find_photos(place), place if place.is_dir() else None
+    refuse_other(folder, plan, FIGURE_FILE)
+    paths, root = _photos(plan)
     hole_of = _holes(plan, paths, root)
+    readable, failed = _readable(paths)
     opened = open_inpainters(
-        [plan.inpainter], plan.inpainter_settings, plan.encoder_settings, plan.seed, runtime, lambda: _gallery(plan)
+        [plan.inpainter],
+        plan.inpainter_settings,
+        plan.encoder_settings,
+        plan.seed,
+        runtime,
+        lambda: _gallery(plan, readable),
     )
-    inpainter = opened[0].inpainter
-    if len(paths) == 1:
-        hole_of(paths[0], photos.read_photo(paths[0]))  # says what is wrong before anything is written
-    written: list[Path] = []
-    paths, failed = _readable(paths)
-    shown: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    with claimed(folder), progress.bar(f"filling by {inpainter.name}", len(paths)) as bar:
-        files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
-        for path, name in zip(paths, photo_files.output_names(paths, root), strict=True):
-            try:
-                photo = photos.read_photo(path)
-                hole = hole_of(path, photo)
-            except UsageError as error:
-                failed.append(str(error))
-                continue
-            pixels = _filled(inpainter, photo, hole, plan.is_blended)
-            image = photos.filled_image(photo, pixels, hole, is_erased=plan.hole == "alpha")
-            photos.write_image(image, folder / FILLED / name)
-            written.append(folder / FILLED / name)
-            if len(shown) < MOST_SHOWN:
-                shown.append((photo.pixels, hole, pixels))
-            bar.advance(1)
-        figure = None
-        if shown:
-            figure = folder / FIGURE_FILE
+    with closing(_fills(opened[0].inpainter, plan, readable, root, hole_of, failed)) as fills:
+        first = next(fills, None)
+        if first is None:
+            raise UsageError(failed[0] if len(paths) == 1 else f"No photograph can be filled. {' '.join(failed[:3])}")
+        with claimed(folder):
+            refuse_other(folder, plan, FIGURE_FILE)  # again: another process may have finished it meanwhile
+            files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
+            written: list[Path] = []
+            shown: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+            for one in chain([first], fills):
+                image = photos.filled_image(one.photo, one.pixels, one.hole, is_erased=plan.hole == "alpha")
+                written.append(folder / FILLED / one.name)
+                photos.write_image(image, written[-1])
+                if len(shown) < plan.config.shown:
+                    shown.append(inpainting_figures.reduced(one.photo.pixels, one.hole, one.pixels))
             before, where, after = (list(column) for column in zip(*shown, strict=True))
-            figures.save(inpainting_figures.before_after(before, where, after), figure)
-    if not written:
-        raise Failure(f"None of the {len(paths)} photographs could be filled: {failed[0]}")
-    return Filled(folder, written, figure, failed)
+            figures.save(inpainting_figures.before_after(before, where, after), folder / FIGURE_FILE)
+    return Filled(folder, written, folder / FIGURE_FILE, failed)
+
+
+def _photos(plan: FillingPlan) -> tuple[list[Path], Path | None]:
+    """What is to be filled, without the masks that may lie there too, and the folder it lies in if one was named."""
+    place = Path(plan.photos).expanduser()
+    found = photo_files.find_photos(place)
+    if _is_file(plan.hole):
+        mask = Path(plan.hole).expanduser().resolve()
+        found = [path for path in found if mask not in (path.resolve(), *path.resolve().parents)] or found
+    return found, place if place.is_dir() else None
+
+
+def _is_file(hole: str) -> bool:
+    """True where the hole is drawn in a mask, or masks."""
+    return hole not in WORDS and not hole.startswith(BOX)
 
 
 def _holes(plan: FillingPlan, paths: list[Path], root: Path | None) -> HoleOf:
     """What finds the hole of each photograph; UsageError where a mask is missing or the words mean nothing."""
-    kind, _, rest = plan.hole.partition(":")
     if plan.hole == "centre":
         fraction = plan.config.hole_fraction
         return lambda path, photo: photo_holes.centre_hole(*photo.size, fraction)
     if plan.hole == "alpha":
         return lambda path, photo: photo_holes.hole_of_alpha(photo)
-    if kind == "box":
-        return lambda path, photo: photo_holes.box_hole(*photo.size, rest)
+    if plan.hole.startswith(BOX):
+        return lambda path, photo: photo_holes.box_hole(*photo.size, plan.hole.removeprefix(BOX))
     mask = Path(plan.hole).expanduser()
     if mask.is_dir():
         masks = dict(zip(paths, photo_files.masks_of(mask, paths, root), strict=True))
@@ -145,7 +170,7 @@ def _holes(plan: FillingPlan, paths: list[Path], root: Path | None) -> HoleOf:
     return lambda path, photo: photo_holes.read_hole(mask, photo.size, plan.is_mask_resized)
 
 
-def _readable(paths: list[Path]) -> tuple[list[Path], list[str]]:
+def _readable(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Those that begin as an image does, and a sentence on each of the others."""
     found, failed = [], []
     for path in paths:
@@ -157,6 +182,28 @@ def _readable(paths: list[Path]) -> tuple[list[Path], list[str]]:
     return found, failed
 
 
+def _fills(
+    inpainter: Inpainter,
+    plan: FillingPlan,
+    paths: Sequence[Path],
+    root: Path | None,
+    hole_of: HoleOf,
+    failed: list[str],
+) -> Generator[_Fill, None, None]:
+    """One photograph after the other; a sentence on each that cannot be filled is put to those that `failed`."""
+    with progress.bar(f"filling by {inpainter.name}", len(paths)) as bar:
+        for path, name in zip(paths, photo_files.output_names(paths, root), strict=True):
+            try:
+                photo = photos.read_photo(path)
+                hole = hole_of(path, photo)
+                pixels = _filled(inpainter, photo, hole, plan.is_blended)
+            except UsageError as error:
+                failed.append(str(error))
+            else:
+                yield _Fill(name, photo, hole, pixels)
+            bar.advance(1)
+
+
 def _filled(inpainter: Inpainter, photo: Photo, hole: np.ndarray, is_blended: bool) -> np.ndarray:
     """H x W x 3 uint8 with the hole filled."""
     image, hidden = to_float(torch.from_numpy(photo.pixels).permute(2, 0, 1)), torch.from_numpy(hole)
@@ -166,9 +213,10 @@ def _filled(inpainter: Inpainter, photo: Photo, hole: np.ndarray, is_blended: bo
     return (filled.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _gallery(plan: FillingPlan) -> Patches:
+def _gallery(plan: FillingPlan, paths: Sequence[Path]) -> Patches:
     if plan.gallery is None:
         raise UsageError("Nearest neighbours need images to take pixels from: name a data set by --gallery.")
-    found = open_data(plan.gallery, "pretrain", plan.data_settings)
-    size = plan.config.size
-    return middles(found, open_store(found.images, size), size)
+    own = FileImages(Path(), [str(path.resolve()) for path in paths])
+    filled = open_store(own, plan.config.size, max_unreadable_fraction=1)
+    chosen = EvaluationConfig(size=plan.config.size, gallery=plan.config.gallery)
+    return open_gallery(plan.gallery, plan.data_settings, chosen, plan.seed, filled)

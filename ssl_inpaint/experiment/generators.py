@@ -40,6 +40,8 @@ def open_generator(source: str) -> TrainedGenerator:
     state, card = checkpoint.read_weights(path)
     if card is None or card.pretext != "inpainting":
         raise UsageError(f"{path} does not say how its network is built: ssl-inpaint import makes a file that does.")
+    if not any(name.startswith("encoder.") for name in state):
+        raise UsageError(f"{path} holds an encoder without what follows it: name its run folder, or {GENERATOR_FILE}.")
     settings = config.check(inpainting.Config, f"{path.name}: pretext", card.pretext_config)
     facts = TrainingFacts(card.image_size)
     network = inpainting.build(settings, checkpoint.encoder_of(card, path), facts).generator

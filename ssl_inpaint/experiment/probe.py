@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ from ssl_inpaint import catalog, checkpoint, config, train
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.core import Encoder
 from ssl_inpaint.errors import Failure
-from ssl_inpaint.experiment import calibration, rescaling
+from ssl_inpaint.experiment import data_initialisation, rescaling
 from ssl_inpaint.experiment.checks import refuse_lone_images
+from ssl_inpaint.experiment.crop_feed import CropFeed
 from ssl_inpaint.experiment.feeds import Feed, Part
 from ssl_inpaint.plans import TransferPlan
 from ssl_inpaint.runtime import Runtime, seed_for, seeded
@@ -42,10 +46,12 @@ class Probe:
         self.protocol = plan.protocol
         self.loop = self.protocol.frozen_train if self.is_frozen else self.protocol.train
         self.part = catalog.load("transfer", self.protocol.task)
+        self.is_probe = getattr(self.part, "IS_PROBE", False)
         self.head_config = config.check(self.part.Config, "head", self.protocol.head)
         self.facts = feed.facts()
-        if card.pretext == "none":
-            calibration.calibrate(encoder, feed.images(calibration.BATCHES, calibration.BATCH_SIZE))
+        self.card = data_initialisation.prepare(encoder, card, feed.images)
+        if self.is_frozen:
+            encoder.requires_grad_(False)
         objective = self._objective(is_rescaled=False)  # before anything is written: it may refuse its settings
         if self.protocol.rescale != "none":
             rescaling.refuse_normalization(encoder, card.encoder)
@@ -53,39 +59,89 @@ class Probe:
             refuse_lone_images(objective, self.loop.batch_size)
         self.weights = checkpoint.weights_sha256(encoder)
 
-    def tune(self) -> float:
+    def tune(self) -> dict[str, float]:
+        """What is chosen on train and val, by name: the learning rate, or what a probe chooses for itself."""
+        if self.part.NEEDS == "features":
+            return self._choose()
+        return self._tune_at_once() if self.is_probe else {"learning_rate": self._tune_in_turn()}
+
+    def measure(
+        self, choices: Mapping[str, float], test: Part, keep: Path | None = None
+    ) -> tuple[dict[str, float], float]:
+        """Trains on train and val as chosen and scores test; also the seconds that the fit took.
+
+        What was predicted on test is written to the folder `keep`, if given.
+        """
+        objective = self._objective(choices)
+        if self.part.NEEDS == "features":
+            self.feed.admit(test.name)
+            scores, seconds = self._measure_features(objective, choices, test)
+        else:
+            seconds = self._fit(objective, ["train", "val"], choices.get("learning_rate", 1.0), "final").seconds
+            self.feed.admit(test.name)
+            scores = self._score(objective, test.name, keep)
+        if self.is_frozen and checkpoint.weights_sha256(self.encoder) != self.weights:
+            raise Failure("The frozen encoder's parameters or buffers changed during the run, so no score counts.")
+        return scores, seconds
+
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return (self.protocol.learning_rates if self.is_frozen else ()) or (self.loop.learning_rate,)
+
+    def _tune_in_turn(self) -> float:
         """The learning rate whose first metric on val is best after training on train, or the only one there is."""
-        rates = self.protocol.learning_rates if self.is_frozen else ()
-        if len(rates) < 2:
-            return rates[0] if rates else self.loop.learning_rate
-        best, best_score = rates[0], -np.inf
-        for rate in rates:
+        best, best_score = self._rates[0], -np.inf
+        for rate in self._rates if len(self._rates) > 1 else ():
             objective = self._objective()
             self._fit(objective, ["train"], rate, f"tune-{rate:g}")
             scores = self._score(objective, "val")
-            self.tuning[f"{rate:g}"] = {name: value for name, value in scores.items() if ":" not in name}
+            self.tuning[f"{rate:g}"] = _means(scores)
             first = next(iter(scores.values()))
             if first > best_score:
                 best, best_score = rate, first
         return best
 
-    def measure(self, rate: float, test: Part, keep: Path | None = None) -> tuple[dict[str, float], float]:
-        """Trains on train and val with that learning rate and scores test; also the seconds that the fit took.
+    def _tune_at_once(self) -> dict[str, float]:
+        """What the probe chooses once heads of all learning rates were trained on train and scored on val."""
+        objective, scores = self._objective(), dict[str, float]()
+        if len(self._rates) > 1:
+            self._fit(objective, ["train"], 1.0, "tune")  # of which each head takes its own learning rate
+            scores = self._score(objective, "val")
+            self.tuning["val"] = _means(scores)
+        found: dict[str, float] = objective.choose(scores)
+        return found
 
-        What was predicted on test is written to the folder `keep`, if given.
-        """
-        objective = self._objective()
-        fit = self._fit(objective, ["train", "val"], rate, "final")
-        self.feed.admit(test.name)
-        scores = self._score(objective, test.name, keep)
-        if self.is_frozen and checkpoint.weights_sha256(self.encoder) != self.weights:
-            raise Failure("The frozen encoder's parameters or buffers changed during the run, so no score counts.")
-        return scores, fit.seconds
+    def _choose(self) -> dict[str, float]:
+        """What a probe without a training loop chooses for itself on train and val."""
+        probe = self._objective()
+        known, val = (self._crops.described(probe, [name]) for name in ("train", "val"))
+        found: dict[str, float]
+        found, scores = probe.choose(known, val, self._generator())
+        self.tuning["val"] = _means(scores)
+        return found
 
-    def _objective(self, is_rescaled: bool = True) -> Any:
+    def _measure_features(self, probe: Any, choices: Mapping[str, float], test: Part) -> tuple[dict[str, float], float]:
+        known, asked = (self._crops.described(probe, names) for names in (["train", "val"], [test.name]))
+        began = time.monotonic()
+        scores = probe.measure(known, asked, choices, self._generator())
+        return _numbers(scores), time.monotonic() - began
+
+    @property
+    def _crops(self) -> CropFeed:
+        if not isinstance(self.feed, CropFeed):
+            raise ValueError("a probe of features reads labelled crops, so its protocol must show crops")
+        return self.feed
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_for(self.plan.seed, "probe"))
+
+    def _objective(self, choices: Mapping[str, float] | None = None, is_rescaled: bool = True) -> Any:
         encoder = self.encoder if self.is_frozen else copy.deepcopy(self.encoder)
+        facts = self.facts
+        if self.is_probe:
+            facts = dataclasses.replace(facts, learning_rates=self._rates, choices=choices or {})
         with seeded(seed_for(self.plan.seed, "head")):
-            objective = self.part.build(self.head_config, encoder, self.facts)
+            objective = self.part.build(self.head_config, encoder, facts)
         if is_rescaled and self.protocol.rescale != "none":
             self._rescale(objective)
         return objective
@@ -123,5 +179,14 @@ class Probe:
         """The metrics of one split, with everything in eval mode; without those of classes that have no examples."""
         for player in objective.players().values():
             player.module.to(self.runtime.device).eval()
-        scores = self.feed.score(objective, name, keep)
-        return {metric: value for metric, value in scores.items() if not np.isnan(value)}
+        return _numbers(self.feed.score(objective, name, keep))
+
+
+def _numbers(scores: Mapping[str, float]) -> dict[str, float]:
+    """Without those of classes that have no examples."""
+    return {metric: value for metric, value in scores.items() if not np.isnan(value)}
+
+
+def _means(scores: Mapping[str, float]) -> dict[str, float]:
+    """Without the scores of single classes, whose names have a colon."""
+    return {name: value for name, value in scores.items() if ":" not in name}

@@ -21,6 +21,7 @@ from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed
 
 SCORES_FILE = "scores.json"  # written last: a run with it is finished
+DEVIATION = ", deviation"  # how metrics end that are no score but the spread of one
 PREDICTIONS = "predictions"  # the folder of what was predicted on test, where it was asked for
 OPEN_TO_SET = (
     "test_views",
@@ -37,7 +38,12 @@ class Transferred:
     folder: Path
     scores: dict[str, float]  # on test
     records: list[Record]
-    learning_rate: float  # the one used, chosen on val where there was a choice
+    choices: dict[str, float]  # made without test: the learning rate, or what a probe chooses
+
+    @property
+    def learning_rate(self) -> float:
+        """The one used, of tasks that have one for all."""
+        return self.choices["learning_rate"]
 
 
 def plan_transfer(
@@ -60,6 +66,8 @@ def plan_transfer(
     own_parts = [shown, *(["proposals"] if base.proposals else [])]
     config.refuse_unknown_parts(settings, ("data", "encoder", "head", *own_parts, "train", "protocol", "run"))
     module = catalog.load("transfer", task)
+    if getattr(module, "IS_PROBE", False):
+        _refuse_for_probes(task, module.NEEDS, mode, settings, has_predictions)
     plain_head = config.check(module.Config, "head", base.head)
     head = config.override(plain_head, "head", settings.get("head", {}))
     loop = "frozen_train" if mode == "frozen" else "train"
@@ -121,15 +129,15 @@ def transfer(
         if not resume:
             refuse_used(folder)  # again: another process may have used it meanwhile
         files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
-        rate = probe.tune()
-        scores, fit_seconds = probe.measure(rate, test, folder / PREDICTIONS if plan.has_predictions else None)
+        choices = probe.tune()
+        scores, fit_seconds = probe.measure(choices, test, folder / PREDICTIONS if plan.has_predictions else None)
         seconds = time.monotonic() - began
         made = _records(plan, probe, test, scores, fit_seconds)
         if ledger is not None:
             ledger.add(made)
-        summary = {"learning_rate": rate, "scores": scores, "tuning": probe.tuning, "seconds": round(seconds, 1)}
+        summary = {"choices": choices, "scores": scores, "tuning": probe.tuning, "seconds": round(seconds, 1)}
         files.write_json(folder / SCORES_FILE, {"schema": 1, **summary})
-    return Transferred(folder, scores, made, rate)
+    return Transferred(folder, scores, made, choices)
 
 
 def _protocol(name: str, task: str) -> Protocol:
@@ -156,6 +164,24 @@ def _refuse_unused(protocol: Protocol, mode: str, settings: Mapping[str, Mapping
         raise UsageError("head.fixed and head.has_fixed_statistics are for fine-tuning and this encoder is frozen.")
     if settings.get("proposals") and not _reads_proposals(protocol.head):
         raise UsageError("Faster R-CNN proposes by itself, so --set proposals.FIELD cannot apply: leave it out.")
+
+
+def _refuse_for_probes(
+    task: str, needs: str, mode: str, settings: Mapping[str, Mapping[str, str]], has_predictions: bool
+) -> None:
+    """UsageError for what does not go with probes of frozen encoders, or would change nothing."""
+    if mode != "frozen":
+        raise UsageError(f"Task '{task}' probes a frozen encoder: take --mode frozen, or --task cls to fine-tune.")
+    if has_predictions:
+        raise UsageError(
+            f"Task '{task}' has several predictions of each image and keeps none: leave out --predictions."
+        )
+    if "clip_norm" in settings.get("train", {}):
+        raise UsageError("train.clip_norm would tie together heads that train side by side: leave it out.")
+    loop = [f"train.{name}" for name in settings.get("train", {}) if name != "precision"]
+    loop += [f"protocol.{name}" for name in settings.get("protocol", {}) if name in ("cached_views", "learning_rates")]
+    if needs == "features" and loop:
+        raise UsageError(f"Task '{task}' has no training loop, so {loop[0]} cannot apply: leave it out.")
 
 
 def _feed(plan: TransferPlan, runtime: Runtime) -> Feed:
@@ -213,7 +239,7 @@ def _records(
             recipe=card.recipe,
             config_hash=settings,
             value=value,
-            higher_is_better=True,
+            higher_is_better=not name.endswith(DEVIATION),
             n_examples=len(test),
             **provenance,
         )

@@ -25,7 +25,8 @@ from ssl_inpaint.retrieval import top_k
 class Config(Settings):
     """The hole that is expected."""
 
-    hole_share: float = Field(0.5, gt=0, lt=1)  # side over that of the square: the paper's central quarter of the area
+    # Side of the hole over that of the square: half, for the paper's central quarter of the area.
+    hole_share: float = Field(0.5, gt=0, le=0.94)
 
 
 class Gallery(Protocol):

@@ -20,7 +20,7 @@ from ssl_inpaint.pretext.bottlenecks import Kind, build_bottleneck
 class GeneratorConfig(Settings):
     """What follows the encoder."""
 
-    bottleneck: Kind = "channelwise"  # "full" is that of the released inpainting network
+    bottleneck: Kind = "channelwise"  # the paper's; "full" is that of the released inpainting network
     bottleneck_units: int = Field(4000, ge=1)  # of "full": 4,000 in the released commands
     # Deviation: none on the channel-wise layer, where the paper (as recalled) drops half. BatchNorm behind it gathers
     # statistics that are wrong once nothing is dropped: fills come out grey. With no BatchNorm, 0.5 is the paper's.

@@ -90,6 +90,7 @@ class Inpainting:
             encoder, facts.image_size, config, target if config.predicts == "target" else None
         )
         self.silhouettes = facts.silhouettes
+        self.terms: dict[str, Tensor] = {}  # of the latest step
         self.discriminator: Discriminator | None = None
         if config.loss != "reconstruction":
             self.discriminator = Discriminator(target, config.discriminator_channels)
@@ -120,7 +121,9 @@ class Inpainting:
         self.discriminator.requires_grad_(False)  # the generator's loss passes through, its gradient stays out
         try:
             adversarial = generator_loss(self.discriminator(filled))
-            yield "generator", self._total(self._reconstruction(prediction, truth, hole), adversarial)
+            reconstruction = self._reconstruction(prediction, truth, hole)
+            self.terms = {"reconstruction": reconstruction.detach()}
+            yield "generator", self._total(reconstruction, adversarial)
         finally:
             self.discriminator.requires_grad_(True)
 
