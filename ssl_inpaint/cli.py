@@ -13,7 +13,7 @@ from ssl_inpaint.options import LEDGER, Name
 HOLES = Name("kind of hole", ("centre", "blocks", "region", "noise"))
 MODES = Name("mode", ("frozen", "finetune"))
 EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-SOURCES = "random:ENCODER, RUN, ENCODER=FILE, torchvision:alexnet or timm:NAME."
+SOURCES = "random:, kmeans: or pca:ENCODER, RUN, ENCODER=FILE, torchvision:alexnet or timm:NAME."
 INPAINTERS = "A RUN of pretrain, telea, ... (list inpainters) or nearest:DESCRIPTOR; with --evaluate, may be repeated."
 HOLE = "centre, alpha, box:X,Y,WIDTH,HEIGHT, a mask (white is filled) or a folder of masks; --evaluate: kind of holes."
 DESCRIPTORS = "hog, or SOURCE[@STAGE] with a source as in transfer --from; may be repeated."

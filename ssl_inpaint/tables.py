@@ -16,7 +16,7 @@ from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, PUBLISHED, RECORDS, ROW,
 from ssl_inpaint.records import MEASURED, Ledger, Record
 
 USUAL_ORDER = {"task": ("cls", "det", "seg"), "mode": ("frozen", "finetune")}
-BASELINE_PRETEXTS = ("", "-", "none", "random")
+BASELINE_PRETEXTS = ("", "-", "none", "random", "kmeans", "pca")
 DECIBELS = "psnr"  # metrics with this in their names are no fractions
 AS_THEY_ARE = ("SSIM", "LPIPS")  # metrics whose names begin so are not usually given in percent
 NOTHING_MEASURED = "Nothing is measured yet: the ledger holds no records."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_inpaint import cells as tabulation
-from ssl_inpaint import checkpoint, figures, tables
+from ssl_inpaint import checkpoint, figures, report, tables
 from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import Failure, UsageError
 from ssl_inpaint.experiment import bench, evaluation, retrieval, transfer
@@ -77,6 +77,7 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
         },
         "ledger": ledger.path,
         **{f"tables, {path.suffix[1:]}": path for path in written},
+        "all on one page": report.write_report(ledger.path, runs, output / "report.html").path,
     }
     return _closing(everything, places, time.monotonic() - began)
 

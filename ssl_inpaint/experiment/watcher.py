@@ -55,7 +55,8 @@ class Watcher:
             shown = {name: maps.float().cpu().numpy() for name, maps in columns.items()}
             grid = figures.sample_grid(list(shown.values()), list(shown))
             figures.save(grid, self.folder / "samples" / f"{step:07d}.png")
-            self._keep(step, shown)
+            if {"input", "output"} <= shown.keys():
+                self._keep(step, shown)
 
     def draw(self) -> None:
         """Writes learning_curve.png and, where something can be seen of the task, samples_over_time.png."""
