@@ -187,7 +187,8 @@ def test_a_perfect_multilabel_score_is_exactly_one(kind: str) -> None:
 
 def test_a_perfect_single_label_score_is_exactly_one() -> None:
     labels = np.array([0, 2, 1, 1])
-    assert task().score(np.eye(3)[labels], labels) == {"accuracy": 1.0, "mean class accuracy": 1.0}
+    ones = {f"accuracy: {c}": 1.0 for c in task().facts.classes}
+    assert task().score(np.eye(3)[labels], labels) == {"accuracy": 1.0, "mean class accuracy": 1.0, **ones}
 
 
 def test_single_label_scores_by_hand() -> None:

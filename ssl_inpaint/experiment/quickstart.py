@@ -120,7 +120,7 @@ def _draw(measured: Sequence[Record], task: str, mode: str, path: Path) -> Path:
 def _kind(row: Mapping[Hashable, object]) -> Literal["baseline", "pretext", "supervised"]:
     if row["supervision"] == "labels":
         return "supervised"
-    return "baseline" if row["pretext"] == "none" else "pretext"
+    return "baseline" if row["pretext"] in tables.BASELINE_PRETEXTS else "pretext"
 
 
 def _closing(measured: Sequence[Record], places: Mapping[str, Path], seconds: float) -> str:

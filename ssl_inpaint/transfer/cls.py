@@ -81,9 +81,11 @@ class Classification:
             mean, each = metrics.mean_average_precision(outputs, labels, kind)
             return {f"mAP ({kind})": mean} | {f"AP ({kind}): {c}": float(v) for c, v in zip(names, each, strict=True)}
         predictions = outputs.argmax(axis=1)
+        own = {c: predictions[labels == k] == k for k, c in enumerate(names) if (labels == k).any()}
         return {
             "accuracy": metrics.accuracy(predictions, labels),
             "mean class accuracy": metrics.mean_class_accuracy(predictions, labels, len(names)),
+            **{f"accuracy: {c}": float(is_right.mean()) for c, is_right in own.items()},
         }
 
 
