@@ -22,7 +22,7 @@ def build() -> Bench:
         Row(name=f"inpainting-{kind}", pretext="inpainting", recipe="quick", settings={"pretext": {"holes": kind}})
         for kind in HOLES
     ]
-    joint = {"pretext": {"loss": "joint"}, "train": {"beta1": "0.5"}}
+    joint = {"pretext": {"loss": "joint", "discriminator_channels": "16"}, "train": {"beta1": "0.5"}}
     return Bench(
         rows=(
             Row(name="random", source="random:compact_alexnet", settings=NARROW),
