@@ -427,7 +427,7 @@ def triplets_right(first: Tensor, second: Tensor) -> float:
 def test_the_mean_colour_is_no_safe_sign() -> None:
     """Plain colours, not far from one another: without the change of light the mean colour always tells."""
     pixels = (0.4 + 0.2 * torch.rand(100, 3, 1, 1, generator=seeded())).expand(-1, -1, 48, 48)
-    for light, low, high in (({"brightness": 0.0, "contrast": 0.0, "colour": 0.0}, 0.99, 1.0), ({}, 0.4, 0.62)):
+    for light, low, high in (({"brightness": 0.0, "contrast": 0.0, "colour": 0.0}, 0.99, 1.0), ({}, 0.4, 0.65)):
         patch, tracked = tracking_task(**light).pair(pixels, seeded(1))
         assert low <= triplets_right(patch.mean(dim=(2, 3)), tracked.mean(dim=(2, 3))) <= high
 
