@@ -33,7 +33,7 @@ class _Size:
 MINUTES = _Size(
     "quick",
     retrieval={"retrieval": {"gallery": "2000"}},
-    evaluation={"evaluation": {"images": "100", "gallery": "2000"}},
+    evaluation={"evaluation": {"images": "60", "gallery": "2000"}},
 )
 FULL = _Size("compact")
 
