@@ -71,7 +71,9 @@ def _settings(frame: pd.DataFrame, trained: Mapping[str, str]) -> pd.Series[str]
     """
     pretraining = frame["weights_sha256"].map(trained).fillna("")
     shown = [name for name in ROW if name != "settings"]
-    is_told = pretraining.groupby([frame[name] for name in shown]).transform("nunique") > 1
+    # Inpainting hashes the whole network, which no pretext record knows; its own settings tell its runs apart.
+    known = pretraining.mask(frame["task"] == "inpaint")
+    is_told = known.groupby([frame[name] for name in shown]).transform("nunique") > 1
     place = [frame[name] for name in ["section", *shown, *COLUMN]]
     is_changed = frame["config_hash"].groupby([*place, pretraining]).transform("nunique") > 1
     found = pretraining.where(is_told, "") + " " + frame["config_hash"].where(is_changed, "")

@@ -300,3 +300,12 @@ def test_stale_tables_are_those_that_say_something_else(tmp_path: Path) -> None:
     assert tables.stale_tables(ledger.path, output) == [paths[1]]
     ledger.add(_records(0.75))
     assert tables.stale_tables(ledger.path, output) == paths
+
+
+def test_a_network_that_was_also_filled_with_is_still_one_row_without_settings() -> None:
+    """Its inpainting records carry the hash of the whole network, the others that of its encoder."""
+    own = {"pretext": "inpainting", "method": "Ours", "recipe": "quick"}
+    trained = _records(0.03, **own, task="pretext", metric="hidden_mse", weights_sha256="encoder", config_hash="how")
+    measured = _records(0.2, **own, weights_sha256="encoder")
+    filled = _records(0.1, **own, task="inpaint", metric="mean L1", weights_sha256="network")
+    assert set(cells.measured_cells([*trained, *measured, *filled])["settings"]) == {""}
