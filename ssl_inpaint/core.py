@@ -161,7 +161,10 @@ class Player:
 
 
 class Objective(Protocol):
-    """What the one training loop optimises."""
+    """What the one training loop optimises.
+
+    One that has `terms`, name to a scalar of the latest step, gets these written to the log beside its losses.
+    """
 
     def players(self) -> dict[str, Player]:
         """The optimised modules by name."""

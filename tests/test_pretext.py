@@ -341,6 +341,14 @@ def test_the_joint_loss_weighs_reconstruction_and_adversary_once_each() -> None:
     torch.testing.assert_close(second, 0.75 * reconstruction + 0.25 * losses.generator_loss(again))
 
 
+def test_the_joint_loss_sets_its_reconstruction_apart_for_the_log() -> None:
+    objective, truth = task(loss="joint"), images(2, 64)
+    with calls_of(objective.generator) as made:
+        list(objective.losses(Batch(truth), seeded(5)))
+    expected = losses.reconstruction_loss(made[0][1], truth, objective.draw_holes(2, 64, seeded(5)))
+    torch.testing.assert_close(objective.terms, {"reconstruction": expected.detach()})
+
+
 def test_the_weights_of_the_joint_loss_are_the_released_ones() -> None:
     config = inpainting.Config(loss="joint")
     assert (config.reconstruction_weight, config.adversarial_weight) == (0.999, 0.001)

@@ -6,7 +6,7 @@ Source: train.lua as its README runs it, with an overlap of 4 pixels; the paper'
 epochs: of the paper's 14,900 street views (recalled) that is 116,000 steps of 64. train.lua has the discriminator's
 rate as the base and the generator's at ten times that; here the generator's is the base.
 Deviation: hidden pixels are filled with the mean colour, where train.lua permutes it (pretext.fill=released).
-Cost: about 4 GFLOP a training image, multiply and add counted as two; it wants a GPU.
+Cost: 3.7 GFLOP a training image by torch's counter, multiply and add counted as two; it wants a GPU.
 """
 
 from __future__ import annotations

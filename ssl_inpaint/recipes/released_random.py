@@ -6,7 +6,7 @@ for central holes, and squared errors over the whole image, visible or not.
 Deviation: each image has a hole of its own, of just a quarter; train_random.lua shares one in a batch, 20 to 30 %.
 Deviation: the discriminator sees the real pixels around the hole; there it sees all of the generator's output.
 Deviation: hidden pixels are filled with the mean colour, where the released code permutes it (pretext.fill=released).
-Cost: about 7 GFLOP a training image; it wants a GPU.
+Cost: 5.4 GFLOP a training image, counted likewise; it wants a GPU.
 """
 
 from __future__ import annotations
