@@ -379,6 +379,14 @@ def test_each_player_is_clipped_by_its_own_norm() -> None:
     assert torch.allclose(toy.modules["small"].weight, torch.tensor(0.5 - 0.01))
 
 
+def test_terms_that_an_objective_sets_apart_are_logged_beside_its_losses(tmp_path: Path) -> None:
+    toy = Weights(net=lambda w: w["net"].sum() * 0 + 4.0)
+    toy.terms = {"part": torch.tensor(3.0)}  # type: ignore[attr-defined]
+    done = _fit(toy, folder=tmp_path)
+    assert done.losses == {"net": 4.0, "part": 3.0}
+    assert {line["loss/part"] for line in read_log(tmp_path / "log.jsonl")} == {3.0}
+
+
 def test_the_log_has_the_mean_losses_of_each_window(tmp_path: Path) -> None:
     values = [float(v) for v in range(1, 12)]
     calls = iter(values)
