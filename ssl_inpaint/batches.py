@@ -12,7 +12,7 @@ from torch import Tensor
 from ssl_inpaint import images
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Batch
-from ssl_inpaint.data.store import ImageStore
+from ssl_inpaint.data.device_store import Cuttable
 from ssl_inpaint.runtime import seed_for
 
 
@@ -43,9 +43,17 @@ class Batches(Protocol):
 
     batch_size: int
 
-    def at(self, step: int) -> Batch:
-        """The batch of that step, on the CPU: uint8 images or float features, and labels where there are any."""
+    def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """One of `parts` equal parts of the batch of that step: uint8 images or float features, and what is known of
+        them."""
         ...
+
+
+def rows_of(count: int, part: int, parts: int) -> slice:
+    """Where one of `parts` equal parts lies among `count` rows; ValueError where they cannot be equal."""
+    if count % parts:
+        raise ValueError(f"{count} rows do not come in {parts} equal parts")
+    return slice(part * count // parts, (part + 1) * count // parts)
 
 
 class EpochOrder:
@@ -79,9 +87,11 @@ class EpochOrder:
 class ImageBatches:
     """Random crops of stored images, as uint8; of those at `members` only, where given."""
 
+    has_one_size = True  # of every batch: what libraries choose for the first one serves for all
+
     def __init__(
         self,
-        store: ImageStore,
+        store: Cuttable,
         labels: Tensor | None,
         crops: Crops,
         batch_size: int,
@@ -93,15 +103,16 @@ class ImageBatches:
         self.order = EpochOrder(len(self.members), batch_size, seed)
         self.heights, self.widths = torch.from_numpy(store.heights), torch.from_numpy(store.widths)
 
-    def at(self, step: int) -> Batch:
-        """B x 3 x size x size uint8 and the labels of the same images."""
+    def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """B x 3 x size x size uint8, where the store lies, and the labels of the same images."""
         positions = self.members[self.order.at(step)]
         generator = torch.Generator().manual_seed(seed_for(self.seed, "crop", step))
         shares = (self.crops.smallest_share, self.crops.largest_share)
         windows = images.random_windows(self.heights[positions], self.widths[positions], shares, generator)
         flips = images.random_flips(len(positions), generator) & self.crops.flip
-        pixels = self.store.crops(positions, windows, self.crops.size, flips)
-        return Batch(pixels, None if self.labels is None else self.labels[positions])
+        rows = rows_of(len(positions), part, parts)  # what is drawn for an image depends on no other part
+        pixels = self.store.crops(positions[rows], windows[rows], self.crops.size, flips[rows])
+        return Batch(pixels, None if self.labels is None else self.labels[positions[rows]])
 
 
 class FeatureBatches:
@@ -112,25 +123,35 @@ class FeatureBatches:
         self.order = EpochOrder(len(labels), batch_size, seed)
         self.views = next(iter(features.values())).shape[1]
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """By stage B x ... features in the cache's precision, and labels."""
         positions = self.order.at(step)
         generator = torch.Generator().manual_seed(seed_for(self.seed, "view", step))
         views = torch.randint(self.views, (len(positions),), generator=generator)
+        rows = rows_of(len(positions), part, parts)
+        positions, views = positions[rows], views[rows]
         chosen = {name: maps[positions, views] for name, maps in self.features.items()}
         return Batch(torch.empty(len(positions), 0), self.labels[positions], chosen)
 
 
 def fixed_views(
-    store: ImageStore, crops: Crops, views: Views, batch_size: int, members: Tensor | None = None
+    store: Cuttable,
+    crops: Crops,
+    views: Views,
+    batch_size: int,
+    members: Tensor | None = None,
+    turns: range | None = None,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Every image (or every member) once, in order: positions B, and one B x 3 x size x size uint8 tensor a test view.
 
-    The windows' share of the short side is the largest that training saw, but for the view of the whole image.
+    The windows' share of the short side is the largest that training saw, but for the view of the whole image. Of the
+    batches only those of `turns` are cut, counted from 0, where given.
     """
     places = _PLACES[: 5 if views in ("corners", "ten") else 1]
     mirrors = (False, True) if views == "ten" else (False,)
-    for positions, heights, widths in _in_order(store, batch_size, members):
+    for turn, (positions, heights, widths) in enumerate(_in_order(store, batch_size, members)):
+        if turns is not None and turn not in turns:
+            continue
         cut = []
         for place in places:
             windows = images.fixed_windows(heights, widths, crops.largest_share, place)
@@ -143,21 +164,26 @@ def fixed_views(
 
 
 def random_views(
-    store: ImageStore, crops: Crops, views: int, batch_size: int, seed: int
+    store: Cuttable, crops: Crops, views: int, batch_size: int, seed: int, turns: range | None = None
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Every image once, in order, with that many random training crops of each: what a feature cache is made of."""
+    """Every image once, in order, with that many random training crops of each: what a feature cache is made of.
+
+    Of the batches only those of `turns` are cut, where given; each crop is the same as without.
+    """
     generator = torch.Generator().manual_seed(seed_for(seed, "views"))
     shares = (crops.smallest_share, crops.largest_share)
-    for positions, heights, widths in _in_order(store, batch_size, None):
+    for turn, (positions, heights, widths) in enumerate(_in_order(store, batch_size, None)):
         cut = []
         for _ in range(views):
             windows = images.random_windows(heights, widths, shares, generator)
             flips = images.random_flips(len(positions), generator) & crops.flip
-            cut.append(store.crops(positions, windows, crops.size, flips))
-        yield positions, cut
+            if turns is None or turn in turns:
+                cut.append(store.crops(positions, windows, crops.size, flips))
+        if cut:
+            yield positions, cut
 
 
-def _in_order(store: ImageStore, batch_size: int, members: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _in_order(store: Cuttable, batch_size: int, members: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     heights, widths = torch.from_numpy(store.heights), torch.from_numpy(store.widths)
     for positions in (torch.arange(len(store)) if members is None else members).split(batch_size):
         yield positions, heights[positions], widths[positions]

@@ -26,7 +26,10 @@ class Settings(BaseModel):
         """
         fields = type(self).model_fields
         at_default = {name for name in self.later if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude=at_default)
+        inner = {name: value.identity() for name in fields if isinstance(value := getattr(self, name), Settings)}
+        return {
+            k: v for k, v in (self.model_dump(mode="json", exclude=at_default) | inner).items() if k not in at_default
+        }
 
 
 S = TypeVar("S", bound=Settings)
@@ -79,7 +82,7 @@ def check(kind: type[S], part: str, values: Mapping[str, object]) -> S:
 
 def hash_of(*configs: object) -> str:
     """Twelve hexadecimal digits that identify settings: equal settings, equal hash, on any machine."""
-    plain = [c.model_dump(mode="json") if isinstance(c, BaseModel) else c for c in configs]
+    plain = [c.identity() if isinstance(c, Settings) else c for c in configs]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,8 +24,13 @@ def fill_mean(images: Tensor, hole: Tensor, colour: tuple[float, float, float] =
 
     Deviation: the released Torch code, and the ports that copy it, fill with RELEASED_FILL instead.
     """
-    values = torch.tensor(colour, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return torch.where(hole, values, images)
+    return torch.where(hole, _on_device(colour, images.dtype, images.device), images)
+
+
+@cache
+def _on_device(colour: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 x 3 x 1 x 1, sent once: a GPU is waited for whenever something is sent from ordinary memory."""
+    return torch.tensor(colour, dtype=dtype, device=device).view(1, 3, 1, 1)
 
 
 def random_windows(heights: Tensor, widths: Tensor, shares: tuple[float, float], generator: torch.Generator) -> Tensor:

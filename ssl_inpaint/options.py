@@ -90,14 +90,19 @@ def pairs_of(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def open_run(settings: Mapping[str, Mapping[str, str]], precision: Precision) -> tuple[Runtime, Ledger, int]:
-    """What `--set run.FIELD=VALUE` says of the machine: none of it belongs to a result's identity."""
+def open_run(
+    settings: Mapping[str, Mapping[str, str]], precision: Precision, is_shared: bool = False
+) -> tuple[Runtime, Ledger, int]:
+    """What `--set run.FIELD=VALUE` says of the machine: none of it belongs to a result's identity.
+
+    A run that is shared is one of all processes that torchrun has started.
+    """
     from ssl_inpaint.config import override
     from ssl_inpaint.records import Ledger
     from ssl_inpaint.runtime import RunSettings, open_runtime
 
     chosen = override(RunSettings(ledger=str(LEDGER)), "run", settings.get("run", {}))
-    return open_runtime(chosen.device, precision), Ledger(Path(chosen.ledger)), chosen.workers
+    return open_runtime(chosen.device, precision, is_shared), Ledger(Path(chosen.ledger)), chosen.workers
 
 
 def refuse_others(context: click.Context) -> None:

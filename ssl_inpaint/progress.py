@@ -27,7 +27,10 @@ class _Rate(ProgressColumn):
 class Bar:
     """One running count of `total`; `advance` moves it and may show a short note such as a loss."""
 
-    def __init__(self, label: str, total: int, done: int = 0, progress: Progress | None = None) -> None:
+    def __init__(
+        self, label: str, total: int, done: int = 0, progress: Progress | None = None, is_shown: bool = True
+    ) -> None:
+        self._is_shown = is_shown
         self._label, self._total, self._done, self._progress = label, total, done, progress
         self._first, self._began = done, time.monotonic()
         self._spoke = self._began
@@ -38,7 +41,7 @@ class Bar:
         self._done += count
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=count, note=note)
-        elif time.monotonic() - self._spoke >= PLAIN_LINE_SECONDS:
+        elif self._is_shown and time.monotonic() - self._spoke >= PLAIN_LINE_SECONDS:
             self._spoke = time.monotonic()
             rate = (self._done - self._first) / max(self._spoke - self._began, 1e-9)
             left = (self._total - self._done) / rate if rate else float("inf")
@@ -46,11 +49,11 @@ class Bar:
 
 
 @contextmanager
-def bar(label: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """A progress bar over `total` things of which `done` are behind us."""
+def bar(label: str, total: int, done: int = 0, is_shown: bool = True) -> Iterator[Bar]:
+    """A progress bar over `total` things of which `done` are behind us; of several processes only one shows it."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Bar(label, total, done)
+    if not (is_shown and console.is_terminal):
+        yield Bar(label, total, done, is_shown=is_shown)
         return
     counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     columns: tuple[ProgressColumn, ...] = (*counts, TextColumn("{task.fields[note]}"))

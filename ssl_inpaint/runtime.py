@@ -16,7 +16,9 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
+from ssl_inpaint import distributed
 from ssl_inpaint.config import Settings
+from ssl_inpaint.distributed import ALONE, Group
 from ssl_inpaint.errors import UsageError, unknown_name
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -36,6 +38,7 @@ class Runtime:
 
     device: torch.device
     is_bf16: bool
+    group: Group = ALONE  # the processes that share the run
 
     def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 for matrix products and convolutions where chosen; weights and losses stay float32."""
@@ -43,15 +46,26 @@ class Runtime:
 
     def describe(self) -> str:
         """The device in words, for the provenance of a record."""
+        times = "" if self.group.count == 1 else f"{self.group.count} x "
         if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"cpu, {torch.get_num_threads()} threads"
+            return times + torch.cuda.get_device_name(self.device)
+        return f"{times}cpu, {torch.get_num_threads()} threads"
 
 
-def open_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime:
-    """The device by name ("auto": CUDA where there is one) and bfloat16 where the hardware computes it ("auto")."""
+def open_runtime(device: str = "auto", precision: Precision = "auto", is_shared: bool = False) -> Runtime:
+    """The device by name ("auto": CUDA where there is one) and bfloat16 where the hardware computes it ("auto").
+
+    Where the run is shared, the processes that torchrun has started join, each with the GPU of its number.
+    """
+    group = distributed.join() if is_shared else ALONE
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
+    if group.local_rank >= count > 0 and device in ("auto", "cuda"):
+        raise UsageError(
+            f"Process {group.local_rank} of this machine has no GPU of its own among {count}: start {count}."
+        )
+    if device in ("auto", "cuda") and count and group.count > 1:
+        device = f"cuda:{group.local_rank}"
+    elif device == "auto":
         device = "cuda" if count else "cpu"
     if device.startswith("cuda") and not count:
         raise UsageError(f"Device '{device}' was asked for and torch sees no CUDA device: use --set run.device=cpu.")
@@ -59,7 +73,7 @@ def open_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime
     if device not in known:
         raise unknown_name("device", device, known)
     chosen = torch.device(device)
-    return Runtime(chosen, precision == "bf16" or (precision == "auto" and has_fast_bf16(chosen)))
+    return Runtime(chosen, precision == "bf16" or (precision == "auto" and has_fast_bf16(chosen)), group)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

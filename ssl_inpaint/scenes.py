@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from ssl_inpaint.batches import EpochOrder
+from ssl_inpaint.batches import EpochOrder, rows_of
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Batch, Masks, Objects, Truth
 from ssl_inpaint.data.store import ImageStore, join
@@ -148,9 +148,9 @@ class SceneBatches:
         self.images, self.scenes, self.batch_size, self.seed = images, scenes, batch_size, seed
         self.order = EpochOrder(len(images.store), batch_size, seed)
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """B x 3 x H x W uint8 with sizes, and objects or masks."""
-        drawn = drawn_views(self.order, self.scenes, self.seed, step)
+        drawn = drawn_views(self.order, self.scenes, self.seed, step)[rows_of(self.batch_size, part, parts)]
         found = [view(self.images, position, *self._how(one)) for position, one in drawn]
         height, width = (max(v.size[axis] for v in found) for axis in (0, 1))
         colour = torch.tensor([round(255 * c) for c in IMAGENET_MEAN], dtype=torch.uint8).view(3, 1, 1)
@@ -183,9 +183,9 @@ class SceneFeatureBatches:
         self.batch_size, self.seed = batch_size, seed
         self.order = EpochOrder(len(images.store), batch_size, seed)
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """Maps with sizes, and objects or masks."""
-        drawn = drawn_views(self.order, self.scenes, self.seed, step)
+        drawn = drawn_views(self.order, self.scenes, self.seed, step)[rows_of(self.batch_size, part, parts)]
         found = []
         for position, one in drawn:
             side, is_mirrored = self.scenes.views[one]

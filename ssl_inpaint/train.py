@@ -5,31 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssl_inpaint import progress
 from ssl_inpaint.batches import Batches
 from ssl_inpaint.config import Settings, hash_of
 from ssl_inpaint.core import Batch, Objective, Player, Truth
-from ssl_inpaint.errors import Failure
+from ssl_inpaint.distributed import Group
+from ssl_inpaint.errors import Failure, UsageError
 from ssl_inpaint.images import to_float
 from ssl_inpaint.runlog import RunLog
-from ssl_inpaint.runtime import Precision, Runtime, StopRequest, seed_for, seeded
+from ssl_inpaint.runtime import Precision, Runtime, StopRequest, seeded
 from ssl_inpaint.state import TrainingState
+from ssl_inpaint.stepping import NotFinite, Replayed, Stepper
+
+STOP_EVERY_STEPS = 8  # processes that share a run agree on stopping so often
 
 
 class FitConfig(Settings):
     """How long and how: everything about optimisation that may change a number."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"parts", "cuda_graph"})
     steps: int = Field(2000, ge=1)
     batch_size: int = Field(64, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -44,9 +49,21 @@ class FitConfig(Settings):
     precision: Precision = "auto"
     channels_last: bool = True
     compile: bool = False  # torch.compile: pays off on long runs only
+    cuda_graph: bool = False  # the whole step captured once and replayed, on one GPU: for steps of many small kernels
+    # Of a batch, gone through in turn by one process or shared by several: draws, losses and BatchNorm are of a part
+    # each, so that results depend on the parts, and not on how many processes there are.
+    parts: int = Field(1, ge=1)
     log_every_steps: int = Field(20, ge=1)
     checkpoint_every_steps: int = Field(500, ge=1)
     sample_every_steps: int = Field(500, ge=1)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> FitConfig:
+        if self.batch_size % self.parts:
+            raise ValueError(f"batch_size {self.batch_size} does not come in {self.parts} equal parts")
+        if self.cuda_graph and (self.parts > 1 or self.optimizer == "sgd"):
+            raise ValueError("cuda_graph is for batches in one part, and for adam and adamw")
+        return self
 
 
 @dataclass(frozen=True)
@@ -61,10 +78,6 @@ class Fit:
 
 class Interrupted(Failure):
     """The loop was asked to stop; what it had is in the checkpoint, if there is a folder."""
-
-
-class NotFinite(Failure):
-    """A loss or a weight became infinite or not a number; the message names the step and the player."""
 
 
 def fit(
@@ -87,50 +100,62 @@ def fit(
     SIGTERM or Ctrl-C, once the checkpoint is written, and NotFinite where a loss or a weight is no longer a number:
     the checkpoint is then the last good one.
     """
+    group = runtime.group
+    _refuse_shares(config, group)
     players = objective.players()
     for player in players.values():
         _prepare(player, config, runtime)
-    optimizers = {name: _optimizer(player, config) for name, player in players.items()}
+    optimizers = {name: _optimizer(player, config, runtime) for name, player in players.items()}
     state = TrainingState(folder, players, optimizers, hash_of(config, seed))
     if resume:
         state.load()
+    for player in players.values():
+        group.equalise([*player.module.parameters(), *player.module.buffers()])
     examples = config.steps * config.batch_size
     if state.step >= config.steps:
         return Fit(config.steps, examples, state.seconds, state.losses)
-    stop, generator = StopRequest(), torch.Generator(runtime.device)
+    stop = StopRequest()
+    eager = Stepper(objective, players, optimizers, runtime, seed, config.parts, config.clip_norm)
+    stepper = Replayed(eager) if config.cuda_graph and runtime.device.type == "cuda" else eager
     with (
         stop.listening(),
-        RunLog(folder, state.step, state.window) as log,
+        RunLog(folder if group.is_first else None, state.step, state.window) as log,
         seeded(seed),
-        progress.bar(label, examples, done=state.step * config.batch_size) as bar,
-        _prefetched(batches, range(state.step, config.steps), workers) as upcoming,
+        torch.backends.cudnn.flags(benchmark=getattr(batches, "has_one_size", False)),
+        progress.bar(label, examples, done=state.step * config.batch_size, is_shown=group.is_first) as bar,
+        _prefetched(batches, range(state.step, config.steps), workers, config.parts, runtime) as upcoming,
     ):
         began = time.monotonic() - state.seconds
-        for batch in upcoming:
+        for parts in upcoming:
             rate = learning_rate_at(config, state.step)
             _set_learning_rates(optimizers, players, rate)
-            torch.manual_seed(seed_for(seed, "step", state.step))  # dropout: a function of the step alone
-            generator.manual_seed(seed_for(seed, "draw", state.step))
+            stepper.seed_draws(state.step)
             state.step += 1
-            batch = on_device(batch, runtime, config.channels_last)
-            losses = _update(objective, optimizers, batch, generator, config, runtime, state.step)
+            losses = stepper.step([on_device(batch, runtime, config.channels_last) for batch in parts], state.step)
             state.seconds = time.monotonic() - began
             log.note(losses, config.batch_size)
             bar.advance(config.batch_size, note=log.latest())
             if _is_due(state.step, config.log_every_steps, config):
                 state.losses = log.write(state.step, state.seconds, rate)
+                _refuse_lost(state.losses, state.step)
             if on_sample is not None and _is_due(state.step, config.sample_every_steps, config):
                 on_sample(state.step)
-            is_asked_to_stop = stop.signal_name is not None  # read once: it may come at any moment
+            is_asked_to_stop = _is_asked_to_stop(stop, group, state.step)  # read once: it may come at any moment
             if is_asked_to_stop or _is_due(state.step, config.checkpoint_every_steps, config):
                 _refuse_broken(players, state.step)
                 state.window = log.window()
-                state.save()
+                if group.is_first:
+                    state.save()
             if is_asked_to_stop:
                 break
-    if stop.signal_name is not None:
-        raise Interrupted(_stopped(stop.signal_name, state, config.steps))
+    if is_asked_to_stop:
+        raise Interrupted(_stopped(stop.signal_name or "another process", state, config.steps))
     return Fit(config.steps, examples, state.seconds, state.losses)
+
+
+def shared(config: FitConfig, group: Group) -> FitConfig:
+    """The settings with as many parts as there are processes, where nothing was said of parts."""
+    return config.model_copy(update={"parts": group.count}) if config.parts == 1 else config
 
 
 def learning_rate_at(config: FitConfig, step: int) -> float:
@@ -180,7 +205,7 @@ def _prepare(player: Player, config: FitConfig, runtime: Runtime) -> None:
             part.compile()  # a ModuleDict is never called itself
 
 
-def _optimizer(player: Player, config: FitConfig) -> torch.optim.Optimizer:
+def _optimizer(player: Player, config: FitConfig, runtime: Runtime) -> torch.optim.Optimizer:
     groups = [
         {"params": list(g.parameters), "weight_decay": config.weight_decay * g.weight_decay_ratio}
         for g in player.groups
@@ -188,57 +213,36 @@ def _optimizer(player: Player, config: FitConfig) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, momentum=config.beta1)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, config.learning_rate, betas=(config.beta1, 0.999), fused=True)
+    is_captured = config.cuda_graph and runtime.device.type == "cuda"
+    # A graph reads the learning rate from the GPU, where it is changed between two replays.
+    rate = torch.tensor(config.learning_rate, device=runtime.device) if is_captured else config.learning_rate
+    return kind(groups, rate, betas=(config.beta1, 0.999), fused=True, capturable=is_captured)
 
 
 def _set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], players: dict[str, Player], rate: float) -> None:
     for name, player in players.items():
         for state, group in zip(optimizers[name].param_groups, player.groups, strict=True):
-            state["lr"] = rate * group.learning_rate_ratio
-
-
-def _update(
-    objective: Objective,
-    optimizers: dict[str, torch.optim.Optimizer],
-    batch: Batch,
-    generator: torch.Generator,
-    config: FitConfig,
-    runtime: Runtime,
-    step: int,
-) -> dict[str, Tensor]:
-    """One step of every player, in the order in which the objective yields their losses.
-
-    Returns these, and the terms of them that the objective sets apart for the log in `terms`, if it has any.
-    """
-    found: dict[str, Tensor] = {}
-    pending = objective.losses(batch, generator)
-    while True:
-        with runtime.autocast():  # entered anew for each loss, so that backward runs outside it
-            pair = next(pending, None)
-        if pair is None:
-            return found | getattr(objective, "terms", {})
-        name, loss = pair
-        if not torch.isfinite(loss):
-            raise NotFinite(f"The loss of '{name}' is {loss.item()} in step {step}: lower train.learning_rate.")
-        optimizer = optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip_norm is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        optimizer.step()
-        found[name] = loss.detach()
+            if isinstance(state["lr"], Tensor):
+                state["lr"].fill_(rate * group.learning_rate_ratio)
+            else:
+                state["lr"] = rate * group.learning_rate_ratio
 
 
 @contextmanager
-def _prefetched(batches: Batches, steps: range, workers: int) -> Iterator[Iterator[Batch]]:
-    """The batches of those steps in order, the next few made by threads meanwhile."""
+def _prefetched(
+    batches: Batches, steps: range, workers: int, parts: int, runtime: Runtime
+) -> Iterator[Iterator[list[Batch]]]:
+    """This process's parts of the batches of those steps in order, the next few made by threads meanwhile."""
     pool = ThreadPoolExecutor(max(1, workers))
 
-    def upcoming() -> Iterator[Batch]:
-        waiting: deque[Future[Batch]] = deque()
+    def made(step: int) -> list[Batch]:
+        found = [batches.at(step, part, parts) for part in runtime.group.share(parts)]
+        return [_pinned(batch) for batch in found] if runtime.device.type == "cuda" else found
+
+    def upcoming() -> Iterator[list[Batch]]:
+        waiting: deque[Future[list[Batch]]] = deque()
         for step in steps:
-            waiting.append(pool.submit(batches.at, step))
+            waiting.append(pool.submit(made, step))
             if len(waiting) > 2 * max(1, workers):
                 yield waiting.popleft().result()
         while waiting:
@@ -248,6 +252,49 @@ def _prefetched(batches: Batches, steps: range, workers: int) -> Iterator[Iterat
         yield upcoming()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch in memory that a GPU reads by itself, while the next step is prepared."""
+
+    def pinned(tensor: Tensor) -> Tensor:
+        return tensor if tensor.is_cuda else tensor.pin_memory()
+
+    features = batch.features
+    return replace(
+        batch,
+        images=pinned(batch.images),
+        labels=None if batch.labels is None else pinned(batch.labels),
+        features=None if features is None else {name: pinned(maps) for name, maps in features.items()},
+    )
+
+
+def _refuse_shares(config: FitConfig, group: Group) -> None:
+    if config.parts % group.count:
+        raise UsageError(
+            f"{group.count} processes cannot share train.parts = {config.parts} equally: "
+            f"set it to a multiple of {group.count}, or start a number of processes that divides it."
+        )
+    if config.cuda_graph and group.count > 1:
+        raise UsageError("train.cuda_graph is for one process: leave it out.")
+
+
+def _is_asked_to_stop(stop: StopRequest, group: Group, step: int) -> bool:
+    """True where a signal came, to this process or to any that shares the run: they stop after the same step."""
+    if group.count == 1:
+        return stop.signal_name is not None
+    if step % STOP_EVERY_STEPS:
+        return False
+    asked = torch.tensor([float(stop.signal_name is not None)])
+    group.add_up([asked])
+    return bool(asked)
+
+
+def _refuse_lost(losses: Mapping[str, float], step: int) -> None:
+    """On a GPU losses are looked at here first."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            raise NotFinite(f"The loss of '{name}' is {value} by step {step}: lower train.learning_rate.")
 
 
 def _is_due(step: int, every: int, config: FitConfig) -> bool:

@@ -41,7 +41,7 @@ class Noise:
 
     batch_size = 4
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         generator = torch.Generator().manual_seed(step)
         return Batch(torch.randint(0, 256, (4, 3, 6, 6), generator=generator, dtype=torch.uint8))
 
@@ -407,7 +407,7 @@ def test_samples_are_asked_for_when_due_and_at_the_end() -> None:
 @pytest.mark.parametrize("runtime", [FP32, BF16], ids=["fp32", "bf16"])
 def test_batches_of_every_kind_train_in_every_precision(runtime: Runtime, dtype: torch.dtype) -> None:
     class Typed(Noise):
-        def at(self, step: int) -> Batch:
+        def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
             return Batch(super().at(step).images.to(dtype))
 
     duel = Duel()
@@ -433,7 +433,7 @@ def test_the_memory_format_is_the_configured_one(channels_last: bool) -> None:
             yield from super().losses(batch, generator)
 
     class Planar(Noise):
-        def at(self, step: int) -> Batch:
+        def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
             return Batch(super().at(step).images.contiguous())
 
     _fit(Looking(), PLAIN.model_copy(update={"channels_last": channels_last}), batches=Planar())
@@ -443,7 +443,7 @@ def test_the_memory_format_is_the_configured_one(channels_last: bool) -> None:
 
 def test_a_failing_batch_is_reported_and_its_threads_end() -> None:
     class Broken(Noise):
-        def at(self, step: int) -> Batch:
+        def at(self, step: int, part: int = 0, parts: int = 1) -> Batch:
             if step == 2:
                 raise OSError("the image is gone")
             return super().at(step)

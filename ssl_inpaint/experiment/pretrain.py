@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from ssl_inpaint.batches import ImageBatches
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Pretext, TrainingFacts
+from ssl_inpaint.data.device_store import near
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment.checks import refuse_lone_images, refuse_size, refuse_used
 from ssl_inpaint.experiment.data import Examples, open_examples
@@ -78,35 +80,38 @@ def pretrain(
     resume: bool = False,
     workers: int = 1,
 ) -> Pretrained:
-    """Trains plan.pretext on plan.data and writes the run folder.
+    """Trains plan.pretext on plan.data and writes the run folder; of processes that share the run, the first one does.
 
     {config.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, learning_curve.png,
     encoder.safetensors}, for inpainting also samples_over_time.png and generator.safetensors. With a ledger the
     held-out scores of the task itself are recorded. UsageError where the folder holds another run, or is in use;
     nothing is written before data, encoder and settings have been checked.
     """
+    group = runtime.group
+    plan = plan.model_copy(update={"train": train.shared(plan.train, group)})
     part = catalog.load("pretext", plan.pretext)
     pretext_config = config.check(part.Config, "pretext", plan.pretext_config)
-    if not resume:
+    if not resume and group.is_first:
         refuse_used(folder)
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
     encoder, blank = checkpoint.build_encoder(plan.encoder, plan.encoder_settings, plan.seed)
     refuse_size(encoder, plan.encoder, "crops.size", plan.crops.size)
-    examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
+    with group.in_turn():
+        examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
     facts = _facts(plan, examples)
     with seeded(seed_for(plan.seed, "pretext")):
         objective: Pretext = part.build(pretext_config, encoder, facts)
-    refuse_lone_images(objective, plan.train.batch_size)
+    refuse_lone_images(objective, plan.train.batch_size // plan.train.parts)
     members, held_out = _hold_out(examples)
-    with claimed(folder):
-        if not resume:
+    labels = examples.labels if part.SUPERVISION == "labels" else None
+    store = near(examples.store, runtime.device)
+    batches = ImageBatches(store, labels, plan.crops, plan.train.batch_size, seed_for(plan.seed, "data"), members)
+    with claimed(folder) if group.is_first else nullcontext():
+        if not resume and group.is_first:
             refuse_used(folder)  # again: another process may have used it meanwhile
-        files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
-        labels = examples.labels if part.SUPERVISION == "labels" else None
-        batches = ImageBatches(
-            examples.store, labels, plan.crops, plan.train.batch_size, seed_for(plan.seed, "data"), members
-        )
+        if group.is_first:
+            files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
         watcher = Watcher(folder, objective, examples, labels, held_out, plan, runtime)
         fit = train.fit(
             objective,
@@ -118,9 +123,11 @@ def pretrain(
             resume=resume,
             label=f"pretrain {plan.pretext}",
             workers=workers,
-            on_sample=watcher.look,
+            on_sample=watcher.look if group.is_first else None,
         )
         card = _card(plan, part, pretext_config, blank, examples, facts, fit)
+        if not group.is_first:
+            return Pretrained(folder, card, fit, {}, [])
         watcher.draw()
         validation = watcher.latest()
         made = _records(plan, part, card, encoder, validation, len(held_out), fit, runtime, workers)
