@@ -7,13 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
+from ssl_inpaint import bootstrap
 from ssl_inpaint.records import MEASURED, Record
 
 ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
 COLUMN = ["dataset", "task", "mode", "protocol", "metric", "split", "dataset_sha256"]
-VALUE = ["mean", "std", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
+VALUE = ["mean", "std", "low", "high", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
+REPLICATES = "replicates"  # the mean over the seeds of those that records hold; None where one of them has none
 RECORDS = "records"  # the positions, among all records given, of those behind a cell; none behind a published one
 LOSSES = "pretext"  # the task whose metrics are losses, not fractions
 FAMILIES = {
@@ -41,10 +44,11 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
 
     Of several records of one seed (say, its weights were trained again) the newest counts, and a note says so. Numbers
     of different settings are never averaged: each gets a row, told apart by `settings`, which is empty elsewhere.
-    `records` are the positions of the records that count in a cell.
+    `records` are the positions of the records that count in a cell; `low` and `high` its 95 % interval over resampled
+    test examples, nan where a record has no replicates.
     """
     if not records:
-        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE, RECORDS])
+        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE, REPLICATES, RECORDS])
     frame = pd.DataFrame([asdict(r) | {"section": _section(r), "settings": r.config_hash} for r in records])
     frame["position"] = range(len(frame))
     place = ["section", *ROW, *COLUMN]
@@ -55,13 +59,33 @@ def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
     frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
     frame["settings"] = _settings(frame, {r.weights_sha256: r.config_hash for r in records if r.task == LOSSES})
     frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(duration)
-    return frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
+    cells = frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
         mean=("value", "mean"),
         std=("value", "std"),
         n_seeds=("seed", "nunique"),
         n_examples=("n_examples", "max"),
         records=("position", tuple),
     )
+    return _with_intervals(cells, records)
+
+
+def _with_intervals(cells: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
+    """With `replicates`, and `low` and `high`, where 95 % of them lie; nan without."""
+    replicates = pd.Series(
+        [_replicates([records[place] for place in places]) for places in cells[RECORDS]], dtype=object
+    )
+    intervals = [
+        None if known is None else bootstrap.interval(mean, known)
+        for mean, known in zip(cells["mean"], replicates, strict=True)
+    ]
+    ends = [(math.nan, math.nan) if one is None else (one.low, one.high) for one in intervals]
+    return cells.assign(replicates=replicates, low=[low for low, _ in ends], high=[high for _, high in ends])
+
+
+def _replicates(records: Sequence[Record]) -> np.ndarray | None:
+    found = [bootstrap.unpack(record.value, record.replicates) for record in records]
+    known = [one for one in found if one is not None]
+    return np.mean(known, axis=0) if len(known) == len(found) else None
 
 
 def _settings(frame: pd.DataFrame, trained: Mapping[str, str]) -> pd.Series[str]:
@@ -92,9 +116,11 @@ def published_cells(chosen: Sequence[str] = tuple(PUBLISHED)) -> pd.DataFrame:
     section = frame["table"].map(PUBLISHED) + (", " + frame["dataset"]).where(frame["table"] == "linear", "")
     renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})
     renamed[["encoder", "recipe", "settings", "mode", "split", "dataset_sha256"]] = ""
-    cells = renamed.assign(section=section, std=math.nan, n_seeds=0, n_examples=0, higher_is_better=~is_error)
+    numbers = {"std": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0, "n_examples": 0}
+    cells = renamed.assign(section=section, higher_is_better=~is_error, **numbers)
+    cells[REPLICATES] = pd.Series([None] * len(cells), index=cells.index, dtype=object)
     cells[RECORDS] = [()] * len(cells)
-    return cells[["section", *ROW, *COLUMN, *VALUE, RECORDS]]
+    return cells[["section", *ROW, *COLUMN, *VALUE, REPLICATES, RECORDS]]
 
 
 def _section(record: Record) -> str:

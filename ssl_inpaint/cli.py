@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -142,8 +143,10 @@ def pretrain(
     else:
         plan = verb.plan_pretraining(spec, pretext, recipe, encoder, settings, seed)
         folder = output or options.new_folder(f"{pretext}-{plan.encoder}-{seed}")
-    runtime, ledger, workers = options.open_run(settings, plan.train.precision)
+    runtime, ledger, workers = options.open_run(settings, plan.train.precision, is_shared=True)
     made = verb.pretrain(plan, folder, runtime, ledger, resume is not None, workers)
+    if not runtime.group.is_first:
+        return
     click.echo(f"{made.card.method}: {made.fit.examples} images in {made.fit.seconds:.0f} s")
     for name, value in made.validation.items():
         click.echo(f"  held out, {name}: {value:.5f}")
@@ -191,8 +194,10 @@ def transfer(
         plan = verb.plan_transfer(spec, source, task, mode, protocol, settings, seed, has_predictions)
         folder = output or options.new_folder(f"{task}-{mode}-{Path(source).name}-{seed}")
     loop = plan.protocol.frozen_train if plan.mode == "frozen" else plan.protocol.train
-    runtime, ledger, workers = options.open_run(settings, loop.precision)
+    runtime, ledger, workers = options.open_run(settings, loop.precision, is_shared=True)
     made = verb.transfer(plan, folder, runtime, ledger, resume is not None, workers)
+    if not runtime.group.is_first:
+        return
     for record in made.records:
         click.echo(
             f"{record.method}, {record.mode}, {record.dataset} {record.split} ({record.n_examples} images): "
@@ -343,6 +348,26 @@ def tables(ledger: Path, output: Path, check: bool) -> None:
 
 
 @main.command()
+@click.option("--ledger", type=EXISTING_FILE, default=LEDGER, help="Records to compare.")
+@click.option("--data-set", default="shapes", help="Its name, as the tables have it.")
+@click.option("--task", default="cls", help="cls, det, seg, linear, nn-retrieval, inpaint, ...")
+@click.option("--metric", help="As the tables have it; all of the task's, if absent.")
+def compare(ledger: Path, data_set: str, task: str, metric: str | None) -> None:
+    """Every row against every other, paired on the same test examples.
+
+    \b
+    Example:
+      ssl-inpaint compare --data-set shapes --task cls
+    """
+    from ssl_inpaint import comparisons
+    from ssl_inpaint import tables as tabulation
+    from ssl_inpaint.records import Ledger
+
+    found = comparisons.comparison_tables(Ledger(ledger).read(), data_set, task, metric)
+    click.echo(tabulation.to_text(found))
+
+
+@main.command()
 @click.option("--output", type=click.Path(path_type=Path), default=Path("quickstart"), help="Folder for everything.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides every random draw.")
 @click.option("--full", is_flag=True, help="Longer training, fine-tuning too, and three seeds: hours.")
@@ -364,6 +389,7 @@ def quickstart(output: Path, seed: int, full: bool) -> None:
 @click.option("--seeds", type=click.IntRange(min=1), help="How many; the bench's own number, if absent.")
 @click.option("--dry-run", is_flag=True, help="Say what is done and what is left, and run nothing.")
 @click.option("--retry", is_flag=True, help="Try again what has failed.")
+@click.option("--share", metavar="I/N", help="The I-th of N parts of the cells only; needs no file locks.")
 @options.measuring
 def run_bench(
     name: str,
@@ -371,29 +397,35 @@ def run_bench(
     seeds: int | None,
     dry_run: bool,
     retry: bool,
+    share: str | None,
     assignments: tuple[str, ...],
     seed: int,
     output: Path | None,
 ) -> None:
     """Fill the table of a bench: rows x tasks x seeds, each cell once.
 
-    The same command goes on where it was stopped, and several at the same time share the work.
+    The same command goes on where it was stopped; several at the same time share the work, and torchrun starts them.
+    By --set, ROW.PART.FIELD and TASK.PART.FIELD change rows and measurements; ROW.source takes an encoder from there.
 
     \b
     Example:
       ssl-inpaint bench compact --data photos=folder:photos --data voc=voc2007:VOCdevkit --dry-run
     """
     from ssl_inpaint.experiment import bench as verb
+    from ssl_inpaint.experiment import bench_cells, bench_plans, bench_words, crew
 
-    settings = options.settings_of(assignments)
-    chosen = verb.plan_bench(name, options.pairs_of(specs), seeds)
-    folder = output or Path("runs") / name
-    cells = verb.cells_of(chosen, folder, seed)
-    verb.refuse_missing_data(chosen)
-    runtime, ledger, workers = options.open_run(settings, "auto")
-    desk = verb.Desk(folder, runtime, ledger, workers)
+    mates, settings = crew.crew_of(os.environ), options.settings_of(assignments)
+    part = bench_cells.Share.parse(share or "1/1")
+    chosen = bench_plans.plan_bench(name, options.pairs_of(specs), seeds, settings)
+    folder = output or Path("runs") / (chosen.folder or name)
+    cells = part.of(bench_cells.cells_of(chosen, folder, seed))
+    bench_plans.refuse_missing(chosen, is_thorough=not dry_run)
+    runtime, ledger, workers = options.open_run(crew.placed(settings, mates), "auto")
+    desk = verb.Desk(folder, runtime, ledger, workers, has_own_share=share is not None)
     found = verb.outlook(cells, desk) if dry_run else verb.run(cells, desk, retry)
-    click.echo("\n".join(verb.describe(cells, found)))
+    if not mates.is_speaker:
+        return
+    click.echo("\n".join(bench_words.describe(cells, found, runtime.describe())))
     click.echo(f"folder      {folder}\nledger      {ledger.path}")
     if found.failed and not dry_run:
         raise Failure(f"{len(found.failed)} cells have failed: --retry tries them again.")

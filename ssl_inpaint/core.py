@@ -231,7 +231,11 @@ class Transfer(Objective, Protocol):
 
 
 class CropTransfer(Transfer, Protocol):
-    """A transfer task on square crops, whose outputs are averaged over the views of an image."""
+    """A transfer task on square crops, whose outputs are averaged over the views of an image.
+
+    One that has `score_resampled(outputs, labels, counts)` gives the same scores with replicates (`bootstrap.Scores`),
+    by how often each example is in each resampling, N x R.
+    """
 
     def outputs(self, features: Mapping[str, Tensor]) -> Tensor:
         """What the head makes of features: for classification, B x K logits."""
@@ -282,7 +286,10 @@ class FeatureProbe(Protocol):
 
 
 class ImageTransfer(Transfer, Protocol[Prediction, Annotation]):
-    """A transfer task on whole images of any size."""
+    """A transfer task on whole images of any size.
+
+    One that has `score_resampled(pairs, counts)` gives the same scores with replicates, as a `CropTransfer` may.
+    """
 
     def predict(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """One prediction an image of the batch, in pixels of that image resized to its height and width in `sizes`."""

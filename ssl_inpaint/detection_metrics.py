@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_inpaint import overlaps
 from ssl_inpaint.core import Detections, Objects
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.metrics import ApKind, ranked_average_precision
@@ -27,20 +28,13 @@ class Ranking:
     """What became of the detections of one class in all images."""
 
     is_hit: np.ndarray  # N bool, best first; False for a false positive; detections of difficult objects left out
-    positives: int  # objects of the class that are not difficult
+    images: np.ndarray  # N int64: the image of each
+    objects: np.ndarray  # int64: how many objects of the class each image has that are not difficult
 
-
-def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The overlap of each of M x 4 boxes with each of N x 4: M x N float64, 0 wherever a box has no area.
-
-    ValueError for another shape, a coordinate that is not finite, or a box whose right or bottom edge comes first.
-    """
-    first, second = _checked_boxes(first), _checked_boxes(second)
-    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
-    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = np.maximum(bottom_right - top_left, 0).prod(axis=2)
-    union = _areas(first)[:, None] + _areas(second) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
+    @property
+    def positives(self) -> int:
+        """How many there are to be found."""
+        return int(self.objects.sum())
 
 
 def rank_detections(
@@ -58,16 +52,20 @@ def rank_detections(
     _check(detections, truths, classes, iou)
     is_difficult = _join((truth.is_difficult for truth in truths), bool)
     object_labels = _join((truth.labels for truth in truths), np.int64)
-    owners = _owners(detections, truths, iou)
+    owners = overlaps.owners(detections, truths, iou)
     is_counted = ~np.append(is_difficult, False)[owners]  # the appended one answers for -1, no owner
     owners = owners[is_counted]
     labels = _join((found.labels for found in detections), np.int64)[is_counted]
     scores = _join((found.scores for found in detections), np.float64)[is_counted]
     is_hit = _are_first(owners, scores)
-    order = np.lexsort((is_hit, -scores))
-    is_hit, labels = is_hit[order], labels[order]
-    positives = np.bincount(object_labels[~is_difficult], minlength=classes)
-    return tuple(Ranking(is_hit[labels == k], int(positives[k])) for k in range(classes))
+    images = overlaps.images_of(found.labels for found in detections)[is_counted]
+    order = np.lexsort((is_hit, -scores, labels))  # class by class
+    ends = np.searchsorted(labels[order], np.arange(1, classes))
+    there = ~is_difficult
+    objects = np.zeros((classes, len(truths)), np.int64)
+    np.add.at(objects, (object_labels[there], overlaps.images_of(truth.labels for truth in truths)[there]), 1)
+    of_classes = zip(np.split(is_hit[order], ends), np.split(images[order], ends), objects, strict=True)
+    return tuple(Ranking(*of_class) for of_class in of_classes)
 
 
 def mean_average_precision_of_rankings(rankings: Sequence[Ranking], kind: ApKind) -> tuple[float, np.ndarray]:
@@ -94,11 +92,11 @@ def proposal_recall(proposals: Sequence[np.ndarray], truths: Sequence[Objects], 
     malformed boxes.
     """
     _check_lengths("proposals", len(proposals), len(truths), iou)
-    overlaps = [
-        intersection_over_union(proposed, truth.boxes[~truth.is_difficult]).max(axis=0, initial=0.0)
+    best = [
+        overlaps.intersection_over_union(proposed, truth.boxes[~truth.is_difficult]).max(axis=0, initial=0.0)
         for proposed, truth in zip(proposals, truths, strict=True)
     ]
-    is_found = _join(overlaps, np.float64) >= iou
+    is_found = _join(best, np.float64) >= iou
     return float(is_found.mean()) if len(is_found) else float("nan")
 
 
@@ -131,24 +129,6 @@ def coco_average_precision(
     return {name: float(scores[key]) for name, key in COCO_KEYS.items() if scores[key] >= 0}  # -1: undefined
 
 
-def _owners(detections: Sequence[Detections], truths: Sequence[Objects], iou: float) -> np.ndarray:
-    """The object that each detection belongs to, as its place among the objects of all images; -1 for none."""
-    owners, objects_before = [], 0
-    for found, truth in zip(detections, truths, strict=True):
-        nearest = _nearest(found, truth, iou)
-        owners.append(np.where(nearest < 0, -1, nearest + objects_before))
-        objects_before += len(truth.labels)
-    return _join(owners, np.int64)
-
-
-def _nearest(found: Detections, truth: Objects, iou: float) -> np.ndarray:
-    overlaps = intersection_over_union(found.boxes, truth.boxes)
-    overlaps[found.labels[:, None] != truth.labels] = 0.0
-    if overlaps.shape[1] == 0:
-        return np.full(len(overlaps), -1)
-    return np.where(overlaps.max(axis=1) >= iou, overlaps.argmax(axis=1), -1)
-
-
 def _are_first(owners: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """True for the highest-scoring detection of each object."""
     owned = np.flatnonzero(owners >= 0)
@@ -166,21 +146,8 @@ def _tensors(image: Detections | Objects) -> dict[str, Tensor]:
     }
 
 
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-
-
 def _join(arrays: Iterable[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
-
-
-def _checked_boxes(boxes: np.ndarray) -> np.ndarray:
-    boxes = np.asarray(boxes, dtype=np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"Boxes have the shape {boxes.shape}: they must be N x 4, also where N is 0.")
-    if not ((boxes[:, 2:] >= boxes[:, :2]).all() and np.isfinite(boxes).all()):
-        raise ValueError("Some boxes are not finite, or have x2 < x1 or y2 < y1: they must be x1 y1 x2 y2 in pixels.")
-    return boxes
 
 
 def _check_lengths(what: str, given: int, truths: int, iou: float) -> None:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +64,10 @@ class HiddenPixelScores:
         if not self.images:
             raise ValueError("No image was scored: there is no mean.")
         return {name: math.fsum(values) / self.images for name, values in self._scores.items()}
+
+    def each(self) -> dict[str, np.ndarray]:
+        """The scores of the images one by one, N float64 by name."""
+        return {name: np.array(values) for name, values in self._scores.items()}
 
     def _check(self, filled: Tensor, truth: Tensor, holes: Tensor) -> None:
         is_batch = truth.ndim == 4 and truth.shape[1] == 3 and filled.shape == truth.shape

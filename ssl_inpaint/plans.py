@@ -175,58 +175,6 @@ class FillingPlan(Settings):
     seed: int = Field(0, ge=0)
 
 
-class Row(Settings):
-    """One way to come by an encoder: to pretrain it, or a source that needs no training."""
-
-    name: str  # of its run folders
-    pretext: str = ""  # empty where `source` says where the encoder comes from
-    source: str = ""  # as in transfer --from; {NAME} stands for the run folder of the row NAME
-    recipe: str = ""
-    encoder: str | None = None  # None: the recipe's
-    settings: dict[str, dict[str, str]] = {}  # of pretraining, or of the source's encoder
-    data: str = "photos"  # which of the bench's data sets it learns from
-
-    @model_validator(mode="after")
-    def _comes_from_somewhere(self) -> Row:
-        if bool(self.pretext) == bool(self.source):
-            raise ValueError(f"row '{self.name}' is pretrained or has a source, one of the two")
-        return self
-
-
-class Measurement(Settings):
-    """A transfer of some rows, by one protocol."""
-
-    task: str
-    mode: Literal["frozen", "finetune"]
-    protocol: str
-    data: str  # which of the bench's data sets
-    rows: tuple[str, ...] = ()  # empty: all of them
-    settings: dict[str, dict[str, str]] = {}
-    has_predictions: bool = False
-
-
-class Bench(Settings):
-    """Rows x measurements x seeds."""
-
-    rows: tuple[Row, ...] = Field(min_length=1)
-    measurements: tuple[Measurement, ...] = ()
-    data: dict[str, str]  # data spec by the name that rows and measurements use
-    seeds: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _names_what_exists(self) -> Bench:
-        names = [row.name for row in self.rows]
-        if len(set(names)) < len(names):
-            raise ValueError(f"rows {', '.join(names)} are not all different")
-        wanted = {name for m in self.measurements for name in m.rows} - set(names)
-        if wanted:
-            raise ValueError(f"measurements name rows that do not exist: {', '.join(sorted(wanted))}")
-        used = {m.data for m in self.measurements} | {row.data for row in self.rows if row.pretext}
-        if used - self.data.keys():
-            raise ValueError(f"no data set is given for {', '.join(sorted(used - self.data.keys()))}")
-        return self
-
-
 P = TypeVar("P", bound=Settings)
 PLAN_FILE = "config.json"
 SCHEMA = 1

@@ -20,7 +20,7 @@ from typing import ClassVar, TypedDict
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ssl_inpaint import files
+from ssl_inpaint import bootstrap, files
 from ssl_inpaint.errors import UsageError
 
 SCHEMA = 1
@@ -50,7 +50,8 @@ class Provenance(TypedDict):
 class Record:
     """One number: its identity (what may change it), its value, and its provenance (what may not).
 
-    `value` is a fraction (PSNR: decibels). ValueError where a number is not finite or no example was scored.
+    `value` is a fraction (PSNR: decibels). ValueError where a number is not finite, no example was scored, or
+    replicates are damaged.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -83,6 +84,7 @@ class Record:
     seconds: float
     pretraining_seconds: float
     created_at: str  # UTC, ISO 8601
+    replicates: str = ""  # the value on resampled test examples, as `bootstrap.pack` makes it; "": not known
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class Record:
             raise ValueError(
                 f"n_examples of '{self.method}', {self.metric} is {self.n_examples}: at least 1 is scored."
             )
+        bootstrap.unpack(self.value, self.replicates)  # which refuses what is damaged
 
 
 def key(record: Record) -> str:
@@ -170,7 +173,10 @@ _reader = TypeAdapter(Record)
 
 
 def _line(name: str, record: Record) -> str:
-    return json.dumps({"key": name, **asdict(record)}, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    fields = {"key": name, **asdict(record)}
+    if not record.replicates:  # so that the lines of older records stay as they are
+        del fields["replicates"]
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _parse(line: bytes, place: str) -> tuple[str, Record]:

@@ -16,11 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssl_inpaint import files, page_images, run_folders, tables
-from ssl_inpaint.cells import measured_cells, published_cells
+from ssl_inpaint.cells import REPLICATES, measured_cells, published_cells
 from ssl_inpaint.page_images import Picture
 from ssl_inpaint.records import Ledger, Record, key
 from ssl_inpaint.run_folders import FIGURES, LAST_SAMPLES, Run
-from ssl_inpaint.tables import DASH, Entry, Table
+from ssl_inpaint.table_texts import DASH
+from ssl_inpaint.tables import Entry, Table
 
 MOST_IMAGE_BYTES = 12_000_000  # as text in the page: it travels by mail, and opens at once on a phone
 CITED = "Cited: "  # begins the headings of what others measured and a record of the ledger quotes
@@ -156,7 +157,8 @@ def _class_table(place: tuple[str, ...], runs: Sequence[Run]) -> _ClassTable:
 
 def _embedded(records: Sequence[Record]) -> Markup:
     """All records as JSON that is safe inside a script element; each text is there once and counted by its place."""
-    names = [field.name for field in dataclasses.fields(Record)]
+    # Without replicates, by far the longest: what they say stands at the numbers.
+    names = [field.name for field in dataclasses.fields(Record) if field.name != REPLICATES]
     texts: dict[str, int] = {}
     rows = []
     for record in records:

@@ -6,23 +6,21 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
-from ssl_inpaint import files
-from ssl_inpaint.cells import COLUMN, FAMILIES, LOSSES, PUBLISHED, RECORDS, ROW, VALUE, measured_cells, published_cells
+from ssl_inpaint import files, separation, table_texts
+from ssl_inpaint.cells import COLUMN, PUBLISHED, ROW, VALUE, measured_cells, published_cells
 from ssl_inpaint.records import MEASURED, Ledger, Record
+from ssl_inpaint.table_texts import DASH
 
 USUAL_ORDER = {"task": ("cls", "det", "seg"), "mode": ("frozen", "finetune")}
 BASELINE_PRETEXTS = ("", "-", "none", "random", "kmeans", "pca")
-DECIBELS = "psnr"  # metrics with this in their names are no fractions
-AS_THEY_ARE = ("SSIM", "LPIPS")  # metrics whose names begin so are not usually given in percent
+INTERVAL = "95 % interval"
 NOTHING_MEASURED = "Nothing is measured yet: the ledger holds no records."
 GENERATED = "Made from the ledger by `ssl-inpaint tables`; edits are lost."
 PREAMBLE = r"\usepackage[utf8]{inputenc} \usepackage{booktabs,adjustbox}"
-DASH = "\N{EN DASH}"
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", DASH: "--"},
@@ -31,12 +29,13 @@ LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 @dataclass(frozen=True)
 class Entry:
-    """One field of a table, as a reader sees it, and the positions of the records behind it."""
+    """One field of a table, as a reader sees it, the positions of the records behind it, and what more is known."""
 
     text: str
     is_number: bool = True
-    is_best: bool = False
+    is_best: bool = False  # or not separated from the best
     records: tuple[int, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()  # (what, text): its interval, and how it compares with the best
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,10 @@ def stale_tables(ledger_path: Path, output: Path) -> list[Path]:
 def _table(heading: str, cells: pd.DataFrame) -> Table:
     is_measured = bool((cells["n_seeds"] > 0).all())
     is_uneven = cells.loc[cells["n_seeds"] > 1, "n_seeds"].nunique() > 1
-    cells = cells.assign(column=_column_names(cells))
-    best = _best(cells)
-    entries = {
-        c.Index: Entry(_number(c, is_uneven), is_best=c.Index in best, records=records)
-        for c, records in zip(cells.itertuples(), cells[RECORDS], strict=True)
-    }
+    cells = cells.assign(column=table_texts.column_names(cells))
+    entries: dict[object, Entry] = {}
+    for _, column in cells.groupby("column"):
+        entries |= _entries(column, is_uneven)
     rows = [row for _, row in cells.groupby(ROW, sort=False)]
     if is_measured:
         rows.sort(key=_row_order)
@@ -129,31 +126,38 @@ def _table(heading: str, cells: pd.DataFrame) -> Table:
     headers = [*_labels(left), *map(Entry, columns), *_labels(right)]
     lines = []
     for row in rows:
-        at = {c.column: entries[c.Index] for c in row.itertuples()}
+        at = {column: entries[index] for index, column in row["column"].items()}
         first = row.iloc[0].to_dict()
         numbers = [at.get(column, Entry(DASH)) for column in columns]
         lines.append((*_labels(first[n] for n in left), *numbers, *_labels(first[n] for n in right)))
-    notes = [f"{_unit(cells)}, as printed by the source; measured elsewhere. {DASH}: no number found."]
+    notes = [f"{table_texts.unit(cells)}, as printed by the source; measured elsewhere. {DASH}: no number found."]
     if is_measured:
-        notes = _measured_notes(cells, columns, is_uneven, bool(best))
-    return Table(heading, tuple(headers), tuple(lines), (*notes, *_cell_notes(cells)))
+        has_bold = any(entry.is_best for entry in entries.values())
+        notes = table_texts.measured_notes(cells, columns, is_uneven, has_bold)
+    return Table(heading, tuple(headers), tuple(lines), (*notes, *table_texts.cell_notes(cells)))
+
+
+def _entries(column: pd.DataFrame, is_count_shown: bool) -> dict[object, Entry]:
+    """The entries of one column by the index of their cells."""
+    best, *_ = ranked = separation.ranked(column)
+    is_measured = best.n_seeds > 0
+    marked = separation.marked(column) if is_measured else set()
+    compared = separation.against_best(column) if is_measured else {}
+    found: dict[object, Entry] = {}
+    for cell in ranked:
+        details = []
+        if cell.replicates is not None:
+            details.append((INTERVAL, table_texts.interval(cell, cell)))
+        if (one := compared.get(cell.Index)) is not None and one.interval is not None:
+            text = f"{table_texts.scaled(cell, one.difference)} {table_texts.interval(cell, one.interval)}"
+            details.append((f"against {best.method}", f"{text}, {table_texts.verdict(one)}"))
+        text = table_texts.number(cell, is_count_shown)
+        found[cell.Index] = Entry(text, True, cell.Index in marked, cell.records, tuple(details))
+    return found
 
 
 def _labels(texts: Iterable[str]) -> list[Entry]:
     return [Entry(text or DASH, is_number=False) for text in texts]
-
-
-def _column_names(cells: pd.DataFrame) -> pd.Series[str]:
-    """A name for the column of every cell: task, mode and metric, with as much more as tells columns apart."""
-    names = cells["metric"]
-    names = names.mask(~cells["mode"].isin(["", "-"]), cells["mode"] + " " + names)
-    names = names.mask(~cells["task"].isin(list(FAMILIES)), cells["task"] + " " + names)
-    if cells["dataset"].nunique() > 1:
-        names = cells["dataset"] + " " + names
-    for field in ("protocol", "split", "dataset_sha256"):
-        is_shared = cells.groupby(names)[field].transform("nunique") > 1
-        names = names.mask(is_shared, names + " (" + cells[field].str.slice(0, 24) + ")")
-    return names
 
 
 def _column_order(values: pd.Series[str]) -> pd.Series[str]:
@@ -170,63 +174,6 @@ def _row_order(row: pd.DataFrame) -> tuple[int, float, str, str]:
     rank = 2 if first["supervision"] == "labels" else 0 if is_baseline else 1
     goodness = row["mean"].where(row["higher_is_better"], -row["mean"]).mean()
     return rank, float(goodness), first["method"], first["encoder"]
-
-
-def _best(cells: pd.DataFrame) -> set[object]:
-    """The index of the best cell of each column that leads by more than both deviations, of two seeds or more."""
-    found = set()
-    for _, column in cells.groupby("column"):
-        first_two = column.sort_values("mean", ascending=not column["higher_is_better"].iloc[0])[:2]
-        lead = first_two["mean"].diff().abs().iloc[-1]
-        if len(first_two) == 2 and (first_two["n_seeds"] > 1).all() and lead > first_two["std"].sum():
-            found.add(first_two.index[0])
-    return found
-
-
-def _number(cell: Any, is_count_shown: bool) -> str:
-    scale, digits = 100, 1 if cell.higher_is_better else 2
-    if DECIBELS in cell.metric.lower():
-        scale, digits = 1, 2
-    elif cell.metric.startswith(AS_THEY_ARE):
-        scale, digits = 1, 3
-    elif cell.task == LOSSES:
-        scale, digits = 1, 4
-    spread = f" ± {scale * cell.std:.{digits}f}" if cell.n_seeds > 1 else ""
-    count = f" (n={cell.n_seeds})" if cell.n_seeds > 1 and is_count_shown else ""
-    return f"{scale * cell.mean:.{digits}f}{spread}{count}"
-
-
-def _measured_notes(cells: pd.DataFrame, columns: list[str], is_uneven: bool, has_best: bool) -> list[str]:
-    seeds = cells["n_seeds"]
-    notes = [f"{_unit(cells)}. {DASH}: not measured."]
-    if seeds.max() > 1:
-        notes.append(f"Mean ± sample standard deviation over {'n' if is_uneven else seeds.max()} seeds.")
-    if seeds.min() == 1:
-        notes.append("A number without ± is of a single seed.")
-    if has_best:
-        notes.append("Bold: best of its column, by more than the sum of both deviations.")
-    for (protocol, split, n_examples), part in cells.groupby(["protocol", "split", "n_examples"]):
-        names = [name for name in columns if name in set(part["column"])]
-        of = "All columns" if names == columns else "; ".join(names)
-        notes.append(f"{of}: protocol {protocol}, split {split}, {n_examples:,} examples.")
-    return notes
-
-
-def _unit(cells: pd.DataFrame) -> str:
-    decibels = ", PSNR in dB" if cells["metric"].str.lower().str.contains(DECIBELS).any() else ""
-    if (cells["task"] == LOSSES).all():
-        return "Losses, images in [0, 1]" + decibels
-    as_they_are = [name for name in AS_THEY_ARE if cells["metric"].str.startswith(name).any()]
-    return "In percent" + decibels + (f", {' and '.join(as_they_are)} as they are" if as_they_are else "")
-
-
-def _cell_notes(cells: pd.DataFrame) -> list[str]:
-    notes = []
-    for _, row in cells.groupby(ROW, sort=False):
-        for note, part in row[row["note"] != ""].groupby("note", sort=False):
-            of = [row["method"].iloc[0], *([] if len(part) == len(row) else part["column"])]
-            notes.append(f"{'; '.join(of)}: {note}.")
-    return notes
 
 
 def _markdown_grid(table: Table) -> str:

@@ -14,8 +14,10 @@ from ssl_inpaint import train
 from ssl_inpaint.data import shapes
 from ssl_inpaint.errors import Failure, UsageError
 from ssl_inpaint.experiment import bench, pretrain, transfer
-from ssl_inpaint.plans import Bench, Measurement, Row
+from ssl_inpaint.experiment.bench_cells import cells_of
+from ssl_inpaint.experiment.bench_plans import plan_bench, refuse_missing
 from ssl_inpaint.records import Ledger
+from ssl_inpaint.rows import Bench, Measurement, Row
 from ssl_inpaint.runtime import open_runtime
 
 FEW = {"steps": "2", "batch_size": "4"}
@@ -30,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"shapes:{shapes.make_shapes(folder / 'shapes', shapes.Config(train=20, val=10, test=10))}"
 
 
-def small(data: str, **changes: object) -> Bench:
+def small(spec: str, **changes: object) -> Bench:
     values: dict[str, object] = {
         "rows": (
             Row(name="ours", pretext="inpainting", recipe="quick", settings=SETTINGS),
@@ -45,7 +47,7 @@ def small(data: str, **changes: object) -> Bench:
                 settings={"train": FEW, "head": {"hidden": "8"}},
             ),
         ),
-        "data": {"photos": data, "voc": data},
+        "data": {"photos": spec, "voc": spec},
     }
     return Bench(**values | changes)
 
@@ -68,7 +70,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_every_cell_is_run_once_and_found_done_afterwards(data: str, tmp_path: Path, calls: list[str]) -> None:
-    cells, desk = bench.cells_of(small(data, seeds=2), tmp_path), desk_at(tmp_path)
+    cells, desk = cells_of(small(data, seeds=2), tmp_path), desk_at(tmp_path)
     names = ["ours-0", "cls-voc-frozen-ours-0", "cls-voc-frozen-random-0"]
     assert [c.name for c in cells] == [*names, *(n.replace("-0", "-1") for n in names)]
     assert [c.name for c in bench.outlook(cells, desk).left] == [c.name for c in cells]
@@ -89,7 +91,7 @@ def test_every_cell_is_run_once_and_found_done_afterwards(data: str, tmp_path: P
 
 
 def test_a_cell_whose_numbers_left_the_ledger_is_measured_again(data: str, tmp_path: Path) -> None:
-    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    cells, desk = cells_of(small(data), tmp_path), desk_at(tmp_path)
     bench.run(cells, desk)
     kept = [record for record in desk.ledger.read() if record.task != "cls" or record.method != "Random"]
     desk.ledger.path.unlink()
@@ -102,7 +104,7 @@ def test_what_fails_is_noted_and_what_needs_it_too_and_the_rest_is_run(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = (*small(data).rows, Row(name="alone", source="random:compact_alexnet", settings=SETTINGS | {"train": {}}))
-    cells, desk = bench.cells_of(small(data, rows=rows), tmp_path), desk_at(tmp_path)
+    cells, desk = cells_of(small(data, rows=rows), tmp_path), desk_at(tmp_path)
     whole = pretrain.pretrain
 
     def broken(*args: object, **options: object) -> object:
@@ -122,7 +124,7 @@ def test_what_fails_is_noted_and_what_needs_it_too_and_the_rest_is_run(
 def test_a_cell_that_another_process_runs_is_waited_for_and_not_done_twice(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
-    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    cells, desk = cells_of(small(data), tmp_path), desk_at(tmp_path)
     (tmp_path / bench.CELLS).mkdir()
     other = (tmp_path / bench.CELLS / "cls-voc-frozen-random-0.lock").open("a")
     fcntl.flock(other, fcntl.LOCK_EX)
@@ -140,7 +142,7 @@ def test_a_cell_that_another_process_runs_is_waited_for_and_not_done_twice(
 
 
 def test_an_interrupted_bench_goes_on(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    cells, desk = cells_of(small(data), tmp_path), desk_at(tmp_path)
     whole = transfer.transfer
 
     def stopped(*args: object, **options: object) -> object:
@@ -153,24 +155,8 @@ def test_an_interrupted_bench_goes_on(data: str, tmp_path: Path, monkeypatch: py
     assert not bench.run(cells, desk).left
 
 
-def test_the_estimate_is_the_median_of_records_like_it(data: str, tmp_path: Path) -> None:
-    two = small(data, seeds=2)
-    desk = desk_at(tmp_path)
-    bench.run(bench.cells_of(small(data), tmp_path), desk)
-    cells = bench.cells_of(two, tmp_path)
-    found = bench.outlook(cells, desk)
-    records = desk.ledger.read()
-    pretext = [r.seconds for r in records if r.task == "pretext"]
-    cls = sorted(r.seconds for r in records if r.task == "cls")
-    assert found.seconds == pytest.approx(pretext[0] + 2 * (cls[0] + cls[-1]) / 2)
-    assert found.unknown == 0
-    lines = bench.describe(cells, found)
-    assert lines[-1].startswith("3 of 6 cells are done, ")
-    assert [line.split()[-1] for line in lines[:-1]] == ["done"] * 3 + ["left"] * 3
-
-
 def test_a_folder_of_other_settings_is_refused(data: str, tmp_path: Path) -> None:
-    cells, desk = bench.cells_of(small(data), tmp_path), desk_at(tmp_path)
+    cells, desk = cells_of(small(data), tmp_path), desk_at(tmp_path)
     bench.run(cells, desk)
     config = tmp_path / "runs" / "ours-0" / "config.json"
     plan = json.loads(config.read_text())
@@ -205,12 +191,114 @@ def test_a_row_is_pretrained_or_has_a_source() -> None:
             Row(name="row", **values)
 
 
-def test_names_that_do_not_exist_stop_a_bench_before_it_begins(data: str, tmp_path: Path) -> None:
-    wrong = (Measurement(task="cls", mode="frozen", protocol="quik_cls", data="voc"),)
-    with pytest.raises(UsageError, match="Did you mean 'quick_cls'"):
-        bench.cells_of(small(data, measurements=wrong), tmp_path)
-    with pytest.raises(UsageError, match="has no data set 'vox': name one of photos, voc"):
-        bench.plan_bench("quick", {"vox": "shapes"}, None)
-    with pytest.raises(UsageError, match="no folder or file"):
-        bench.refuse_missing_data(small(str(tmp_path / "nowhere")))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"measurements": (Measurement(task="cls", mode="frozen", protocol="quik_cls", data="voc"),)},
+            "Did you mean 'quick_cls'",
+        ),
+        ({"rows": (Row(name="a", pretext="inpainting", recipe="quik"),)}, "Did you mean 'quick'"),
+        ({"rows": (Row(name="a", pretext="inpaintin", recipe="quick"),)}, "Did you mean 'inpainting'"),
+        (
+            {"rows": (Row(name="a", pretext="inpainting", recipe="quick", encoder="alexnot"),)},
+            "There is no encoder 'alexnot'",
+        ),
+        ({"rows": (Row(name="a", source="random:alexnot"),)}, "There is no encoder 'alexnot'"),
+        ({"rows": (Row(name="a", source="alexnet=no.pt"),)}, "no weights at 'no.pt' for row 'a'"),
+        ({"rows": (Row(name="a", source="runs/none"),)}, "no weights at 'runs/none' for row 'a'"),
+        ({"data": {"photos": "nowhere/at/all", "voc": "shapes"}}, "no folder or file nowhere/at/all"),
+    ],
+)
+def test_names_that_do_not_exist_stop_a_bench_before_it_begins(
+    data: str, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        chosen = small(data, **changes)
+        cells_of(chosen, tmp_path)
+        refuse_missing(chosen, is_thorough=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_data_without_what_a_measurement_reads_stop_a_bench_before_it_begins(data: str, tmp_path: Path) -> None:
+    photos = Path(data.partition(":")[2]) / "VOCdevkit" / "VOC2007" / "JPEGImages"
+    wanted = {"photos": data, "voc": f"folder:{photos}"}
+    with pytest.raises(UsageError, match=r"'voc' \(folder:.*\) has no labels in train, which task 'cls' needs"):
+        refuse_missing(small(data, data=wanted))
+    supervised = (Row(name="a", pretext="supervised", recipe="quick"),)
+    with pytest.raises(UsageError, match="has no labels in pretrain, which row 'a' needs"):
+        refuse_missing(small(data, rows=supervised, data={"photos": wanted["voc"], "voc": data}))
+    refuse_missing(small(data, rows=supervised))
+
+
+def test_data_sets_are_named_as_the_bench_names_them_and_given_where_it_has_none() -> None:
+    with pytest.raises(UsageError, match="has no data set 'vox': name one of photos, voc"):
+        plan_bench("quick", {"vox": "shapes"}, None)
+    with pytest.raises(UsageError, match=r"by --data imagenet=SPEC --data voc12=SPEC\."):
+        plan_bench("table2", {"voc07": "shapes"}, None)
+
+
+def test_settings_reach_the_rows_and_the_measurements_that_they_name(tmp_path: Path) -> None:
+    settings = {"supervised": {"train.steps": "7", "pretext.rings": "1"}, "det": {"train.steps": "9"}}
+    with pytest.raises(UsageError, match="no pretext setting 'rings'"):
+        cells_of(plan_bench("quick", {}, None, settings), tmp_path)
+    settings["supervised"] = {"train.steps": "7"}
+    plans = {cell.name: cell.plan for cell in cells_of(plan_bench("quick", {}, None, settings), tmp_path)}
+    assert (plans["supervised-0"].train.steps, plans["inpainting-0"].train.steps) == (7, 250)  # type: ignore[union-attr]
+    steps = {name: plan.protocol.frozen_train.steps for name, plan in plans.items() if plan.verb == "transfer"}
+    assert {name.partition("-")[0]: count for name, count in steps.items()} == {"cls": 250, "det": 9, "seg": 120}
+    for wrong, message in (
+        ({"inpaintin": {"train.steps": "1"}}, "Did you mean 'inpainting'"),
+        ({"inpainting": {"steps": "1"}}, "write --set inpainting.PART.FIELD=VALUE or inpainting.source=SOURCE"),
+        ({"random": {"train.steps": "1"}}, "'random' is not pretrained, so --set random.train.FIELD cannot apply"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plan_bench("quick", {}, None, wrong)
+
+
+def test_an_encoder_that_is_there_takes_the_place_of_a_row_that_would_be_trained(tmp_path: Path) -> None:
+    """Also where another row speaks of it."""
+    chosen = plan_bench("quick", {}, None, {"inpainting": {"source": "runs/mine"}})
+    cells = {cell.name: cell for cell in cells_of(chosen, tmp_path)}
+    assert "inpainting-0" not in cells
+    measured = [cells[f"cls-voc-frozen-{row}-0"] for row in ("inpainting", "random", "supervised")]
+    assert [(c.plan.source, c.needs) for c in measured] == [  # type: ignore[union-attr]
+        ("runs/mine", ""),
+        ("random:runs/mine", ""),
+        (str(tmp_path / "runs" / "supervised-0"), "supervised-0"),
+    ]
+
+
+def test_probes_are_measured_on_the_runs_of_the_bench_of_pretexts(tmp_path: Path) -> None:
+    of_pretexts, of_probes = (plan_bench(name, {}, None) for name in ("pretexts", "probes"))
+    assert of_probes.folder == "pretexts"
+    trained = [cell for cell in cells_of(of_pretexts, tmp_path) if cell.plan.verb == "pretrain"]
+    assert trained == [cell for cell in cells_of(of_probes, tmp_path) if cell.plan.verb == "pretrain"]
+
+
+def test_a_damaged_note_is_named(data: str, tmp_path: Path) -> None:
+    cells, desk = cells_of(small(data), tmp_path), desk_at(tmp_path)
+    bench.run(cells, desk)
+    desk.note(cells[0]).write_text("{")
+    with pytest.raises(UsageError, match=r"ours-0\.json cannot be read: remove it"):
+        bench.outlook(cells, desk)
+
+
+def test_only_what_failed_before_is_tried_again(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes that were told to retry, one does."""
+    cells, desk = cells_of(small(data), tmp_path), desk_at(tmp_path)
+    tries = []
+
+    def broken(*args: object, **options: object) -> object:
+        tries.append(1)
+        raise Failure("again")
+
+    monkeypatch.setattr(pretrain, "pretrain", broken)
+    bench.run(cells, desk, retry=True)
+    assert len(tries) == 1
+    began = bench.time.time()
+    bench.run(cells, desk, retry=True)
+    assert len(tries) == 2
+    monkeypatch.setattr(bench.time, "time", lambda: began - 1)  # a process that began before that failure
+    bench.run(cells, desk, retry=True)
+    assert len(tries) == 2

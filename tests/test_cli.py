@@ -165,10 +165,10 @@ def test_a_stopped_run_says_so_in_a_sentence_and_resumes_to_the_same_weights(
     line = PRETRAIN.replace("steps=2", "steps=8")
     plain = ImageBatches.at
 
-    def at(self: ImageBatches, step: int) -> object:
+    def at(self: ImageBatches, step: int, part: int = 0, parts: int = 1) -> object:
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, step)
+        return plain(self, step, part, parts)
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageBatches, "at", at)

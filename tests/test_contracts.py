@@ -15,7 +15,8 @@ from ssl_inpaint.core import Encoder, TrainingFacts, TransferFacts
 from ssl_inpaint.encoders.alexnet import AlexNet
 from ssl_inpaint.encoders.alexnet import Config as AlexNetConfig
 from ssl_inpaint.errors import UsageError
-from ssl_inpaint.plans import Bench, Protocol, Recipe
+from ssl_inpaint.plans import Protocol, Recipe
+from ssl_inpaint.rows import Bench
 
 ALL = [(kind, name) for kind in catalog.KINDS for name in catalog.parts(kind)]
 CONFIGURED = [(kind, name) for kind, name in ALL if kind not in ("recipes", "protocols", "benches")]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ssl_inpaint import detection_metrics as metrics
+from ssl_inpaint import overlaps
 from ssl_inpaint.core import Detections, Objects
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.metrics import ApKind
@@ -54,6 +55,21 @@ def example(seed: int, images: int = 6, levels: int = 0) -> tuple[list[Detection
         scores = draw.integers(0, levels, n) / levels if levels else draw.random(n)
         found.append(Detections(boxes_near(draw, anchors, n), draw.integers(0, CLASSES, n), scores))
     return found, truths
+
+
+def owners_one_by_one(found: list[Detections], truths: list[Objects], iou: float) -> list[int]:
+    """Each detection beside each object of its image, in turn."""
+    owners, before = [], 0
+    for of_image, truth in zip(found, truths, strict=True):
+        overlap = overlaps.intersection_over_union(of_image.boxes, truth.boxes)
+        for row, label in zip(overlap, of_image.labels, strict=True):
+            best, owner = iou, -1
+            for place, share in enumerate(row):
+                if truth.labels[place] == label and (share > best or (owner < 0 and share >= best)):
+                    best, owner = share, before + place
+            owners.append(owner)
+        before += len(truth.labels)
+    return owners
 
 
 def devkit_overlap(bb: np.ndarray, bbgt: np.ndarray) -> float:
@@ -138,7 +154,7 @@ def test_overlap_agrees_with_inclusive_pixels() -> None:
     draw = np.random.default_rng(0)
     first, second = (boxes_near(draw, np.array([[10, 10, 16, 18]]), n) for n in (12, 9))
     expected = [[max(devkit_overlap(a, b), 0.0) for b in devkit_boxes(second)] for a in devkit_boxes(first)]
-    overlap = metrics.intersection_over_union(first, second)
+    overlap = overlaps.intersection_over_union(first, second)
     assert overlap.dtype == np.float64
     assert overlap.tolist() == expected  # exactly: whole numbers and one division
 
@@ -147,9 +163,9 @@ def test_overlap_by_hand() -> None:
     first = np.array([[0, 0, 10, 10], [3, 3, 3, 9], [0, 0, 0.5, 0.5]], np.float32)
     second = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [10, 0, 20, 10], [3, 3, 3, 9]], np.float32)
     expected = [[1, 0.5, 0, 0], [0, 0, 0, 0], [0.0025, 0.005, 0, 0]]  # touching boxes and lines do not overlap
-    assert metrics.intersection_over_union(first, second).tolist() == expected
-    assert metrics.intersection_over_union(np.empty((0, 4)), second).shape == (0, 4)
-    assert metrics.intersection_over_union(first, np.empty((0, 4))).shape == (3, 0)
+    assert overlaps.intersection_over_union(first, second).tolist() == expected
+    assert overlaps.intersection_over_union(np.empty((0, 4)), second).shape == (0, 4)
+    assert overlaps.intersection_over_union(first, np.empty((0, 4))).shape == (3, 0)
 
 
 def ranking(found: Detections, truth: Objects) -> tuple[list[bool], int]:
@@ -302,8 +318,21 @@ def test_wrong_input_is_refused() -> None:
         with pytest.raises(ValueError, match="least IoU"):
             metrics.rank_detections([fine], [truth], CLASSES, iou)
     with pytest.raises(ValueError, match="N x 4"):
-        metrics.intersection_over_union(np.array(BOX), fine.boxes)
+        overlaps.intersection_over_union(np.array(BOX), fine.boxes)
     with pytest.raises(ValueError, match="proposals for 0 images"):
         metrics.proposal_recall([], [truth])
     with pytest.raises(UsageError, match="11-point, area, step"):
         metrics.mean_average_precision_of_detections([fine], [truth], CLASSES, "voc")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 50, 2**20])
+@pytest.mark.parametrize("iou", [0.3, 0.5, 1.0])
+def test_owners_of_many_images_at_once_are_those_of_one_by_one(
+    pairs: int, iou: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Boxes of whole pixels near three anchors: equal overlaps, and overlaps of exactly the threshold, are common.
+    monkeypatch.setattr(overlaps, "PAIRS", pairs)
+    for seed in range(8):
+        found, truths = example(seed, images=12)
+        assert overlaps.owners(found, truths, iou).tolist() == owners_one_by_one(found, truths, iou)
+    assert overlaps.owners([], [], iou).tolist() == []

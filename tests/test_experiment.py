@@ -128,10 +128,10 @@ def stopping_at(
     """`batches.at`, which has this process asked to stop when that step's batch is made for the n-th time."""
     plain, occasions = batches.at, iter(range(1, 100))
 
-    def at(self: ImageBatches | FeatureBatches, asked: int) -> object:
+    def at(self: ImageBatches | FeatureBatches, asked: int, part: int = 0, parts: int = 1) -> object:
         if asked == step and next(occasions) == occasion:
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, asked)  # type: ignore[arg-type]
+        return plain(self, asked, part, parts)  # type: ignore[arg-type]
 
     return at
 

@@ -13,8 +13,8 @@ from ssl_inpaint.benches import quick
 from ssl_inpaint.data import shapes
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import quickstart
-from ssl_inpaint.plans import Bench
 from ssl_inpaint.records import Ledger
+from ssl_inpaint.rows import Bench
 from ssl_inpaint.tables import stale_tables
 
 FEW = {"steps": "2", "batch_size": "4"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_inpaint import records
+from ssl_inpaint import bootstrap, records
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.records import IDENTITY, Ledger, Record, key, provenance
 
@@ -40,10 +40,13 @@ BASE = Record(
     pretraining_seconds=2.0,
     created_at="2026-01-01T00:00:00+00:00",
 )
+REPLICATES = bootstrap.pack(BASE.value, np.linspace(0.2, 0.3, bootstrap.REPLICATES))
 
 
 def _other(name: str) -> Record:
     value = getattr(BASE, name)
+    if name == "replicates":
+        return dataclasses.replace(BASE, replicates=REPLICATES)
     changed = {str: lambda: value + "x", bool: lambda: not value, dict: lambda: {"a": "b"}}
     return dataclasses.replace(BASE, **{name: changed.get(type(value), lambda: value + 1)()})
 
@@ -95,6 +98,24 @@ def test_lines_are_utf8_json_with_sorted_names(tmp_path: Path) -> None:
     assert list(json.loads(text)) == sorted(json.loads(text)) and json.loads(text)["key"] == key(BASE)
 
 
+def test_replicates_come_back_and_lines_without_them_stay_as_they_were(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "measured.jsonl")
+    ledger.add([BASE])
+    before = ledger.path.read_text(encoding="utf-8")
+    second = dataclasses.replace(BASE, seed=1, replicates=REPLICATES)
+    ledger.add([second])
+    assert ledger.path.read_text(encoding="utf-8").startswith(before) and "replicates" not in before
+    assert ledger.read() == [BASE, second] and key(second) == key(dataclasses.replace(BASE, seed=1))
+
+
+def test_the_committed_ledger_is_read_and_written_without_a_change(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[1] / "results" / "measured.jsonl"
+    copy = tmp_path / "measured.jsonl"
+    copy.write_bytes(committed.read_bytes())
+    Ledger(copy).add([])
+    assert copy.read_bytes() == committed.read_bytes()
+
+
 def _edit(path: Path, **changes: object) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     fields = json.loads(lines[1]) | changes
@@ -114,6 +135,7 @@ def _edit(path: Path, **changes: object) -> None:
         ({"surprise": 1}, "surprise"),
         ({"value": "0.3"}, "value"),
         ({"value": math.nan}, "finite"),
+        ({"replicates": "AAAA"}, "replicates are 1 numbers|replicates are not"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:

@@ -358,10 +358,10 @@ def test_a_stopped_measurement_resumes_to_the_scores_of_one_left_alone(
     whole, ledger = finished(kind, mode), Ledger(tmp_path / "measured.jsonl")
     plain = batches.at
 
-    def at(self: Any, step: int) -> Batch:
+    def at(self: Any, step: int, part: int = 0, parts: int = 1) -> Batch:
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, step)
+        return plain(self, step, part, parts)
 
     with monkeypatch.context() as patch, pytest.raises(train.Interrupted, match=r"The run folder is .*halves\."):
         patch.setattr(batches, "at", at)

@@ -149,3 +149,16 @@ def test_wrong_input_is_refused() -> None:
     for matrix in (np.zeros((2, 3)), np.zeros(4), np.array([[1, 0], [-1, 2]])):
         with pytest.raises(ValueError, match="K x K"):
             metrics.mean_iou(matrix)
+
+
+@pytest.mark.parametrize("of_prediction", ["uint8", "int64", "uint16", "int8"])
+@pytest.mark.parametrize("of_truth", ["uint8", "int32"])
+def test_the_type_of_the_values_and_what_is_predicted_on_void_change_nothing(of_prediction: str, of_truth: str) -> None:
+    prediction, truth = example(0, shape=(40, 30))
+    expected = metrics.confusion(prediction, truth, CLASSES)
+    for strange in (0, 99, -1, 70_000):  # the last two are no bytes, where the type has them
+        if np.can_cast(np.min_scalar_type(strange), of_prediction):
+            changed = np.where(truth == 255, np.array(strange, of_prediction), prediction.astype(of_prediction))
+            found = metrics.confusion(np.asfortranarray(changed), truth.astype(of_truth), CLASSES)
+            np.testing.assert_array_equal(found, expected)
+    assert expected.base is None  # it holds no larger array in memory

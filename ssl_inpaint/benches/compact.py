@@ -6,7 +6,7 @@ Command: ssl-inpaint bench compact --data photos=folder:PHOTOS --data labels=ima
 
 from __future__ import annotations
 
-from ssl_inpaint.plans import Bench, Measurement, Row
+from ssl_inpaint.rows import Bench, Measurement, Row
 
 SETTINGS = {"train": {"steps": "1500"}}
 

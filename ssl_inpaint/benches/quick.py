@@ -5,7 +5,7 @@ Command: ssl-inpaint bench quick
 
 from __future__ import annotations
 
-from ssl_inpaint.plans import Bench, Measurement, Row
+from ssl_inpaint.rows import Bench, Measurement, Row
 
 RECIPE = "quick"
 

@@ -8,6 +8,8 @@ the edge of the fill, an edge that is not in the image.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +22,9 @@ from torch.nn import functional
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Descriptor
 from ssl_inpaint.errors import UsageError
+
+PREPARED = 1024  # patches that are resized at once
+DESCRIBED = 64  # of those, patches that a thread takes at once: what it makes of them stays in a cache
 
 
 class Config(Settings):
@@ -54,17 +59,29 @@ class Hog:
         """
         size = self.config.patch_size
         if hole is None:
-            return self._histograms(_resized(patches.cpu().float(), size))
+            return self._histograms(_resized(part.cpu().float(), size) for part in patches.split(PREPARED))
         is_hidden = hole.cpu()
         covered = functional.adaptive_max_pool2d(is_hidden[None].float(), size)[0] > 0  # any part of it hidden
         is_clear = self._is_clear(covered)
-        images = torch.where(is_hidden, 0.0, patches.cpu().float())
-        seen = _resized((~is_hidden)[None, None].float(), size)
-        averaged = _resized(images, size) / seen.clamp(min=1e-6)
-        histograms = self._histograms(_filled(averaged, covered))
+        seen = _resized((~is_hidden)[None, None].float(), size).clamp(min=1e-6)
+        nearest = _nearest_uncovered(covered)
+
+        def prepared(part: Tensor) -> Tensor:
+            averaged = _resized(torch.where(is_hidden, 0.0, part.cpu().float()), size) / seen
+            return averaged.flatten(2)[:, :, nearest].unflatten(2, (size, size))
+
+        histograms = self._histograms(prepared(part) for part in patches.split(PREPARED))
         return histograms.reshape(len(patches), len(is_clear), -1)[:, is_clear].reshape(len(patches), -1)
 
-    def _histograms(self, images: Tensor) -> np.ndarray:
+    def _histograms(self, parts: Iterable[Tensor]) -> np.ndarray:
+        """On as many threads as torch has: OpenCV takes one patch at a time, and lets others run meanwhile."""
+        found: list[np.ndarray] = []
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for part in parts:
+                found += pool.map(self._histograms_of_few, part.split(DESCRIBED))
+        return np.concatenate(found)
+
+    def _histograms_of_few(self, images: Tensor) -> np.ndarray:
         import cv2
 
         config = self.config
@@ -72,9 +89,13 @@ class Hog:
             (side, side) for side in (config.patch_size, config.block_pixels, config.stride_pixels, config.cell_pixels)
         )
         hog = cv2.HOGDescriptor(window, block, stride, cell, config.bins, _gammaCorrection=False)
-        pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-        described = [np.ravel(hog.compute(image)) for image in pixels]
-        return np.array(described, dtype=np.float32).reshape(len(pixels), hog.getDescriptorSize())
+        values = np.clip(images.numpy(), 0, 1)  # NumPy: torch's own threads would be one for each of each of ours
+        values *= 255
+        pixels = np.ascontiguousarray(np.rint(values, out=values).astype(np.uint8).transpose(0, 2, 3, 1))
+        described = np.empty((len(pixels), hog.getDescriptorSize()), np.float32)
+        for place, image in enumerate(pixels):
+            described[place] = np.ravel(hog.compute(image))
+        return described
 
     def _is_clear(self, covered: Tensor) -> np.ndarray:
         """Which blocks do not touch the hole, in OpenCV's order: column by column."""
@@ -94,12 +115,14 @@ def build(config: Config) -> Descriptor:
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
+    if images.shape[-2:] == (size, size):
+        return images
     return functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def _filled(images: Tensor, covered: Tensor) -> Tensor:
-    """`images` with every covered pixel replaced by the nearest that is not."""
+def _nearest_uncovered(covered: Tensor) -> Tensor:
+    """For every pixel of S x S bool the position, among S^2, of the nearest that is not covered."""
     from scipy.ndimage import distance_transform_edt
 
     rows, columns = distance_transform_edt(covered.numpy(), return_distances=False, return_indices=True)
-    return images[:, :, torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]
+    return torch.from_numpy(rows * covered.shape[1] + columns).long().flatten()

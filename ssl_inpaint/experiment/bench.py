@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ssl_inpaint import catalog, checkpoint, config, files, progress
-from ssl_inpaint.cells import LOSSES, duration
-from ssl_inpaint.data.specs import open_data
+from ssl_inpaint import checkpoint, files, progress
 from ssl_inpaint.errors import Failure, UsageError
-from ssl_inpaint.experiment import pretrain, transfer
-from ssl_inpaint.plans import PLAN_FILE, Bench, Measurement, PretrainPlan, Row, TransferPlan, read_plan
+from ssl_inpaint.experiment import bench_costs, crew, pretrain, transfer
+from ssl_inpaint.experiment.bench_cells import RUNS, Cell
+from ssl_inpaint.experiment.bench_costs import Estimate, Timings
+from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, read_plan
 from ssl_inpaint.records import Ledger, Record, key
 from ssl_inpaint.runtime import Runtime
 from ssl_inpaint.train import Interrupted
 
-RUNS, CELLS, FAILURES = "runs", "cells", "failures"
+CELLS, FAILURES = "cells", "failures"  # folders beside RUNS: of notes and locks, and of reasons
 POLL_SECONDS = 5.0  # between looks at what other processes are doing
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a bench: an encoder to pretrain, or one to measure."""
-
-    name: str  # of its folder
-    plan: PretrainPlan | TransferPlan
-    needs: str = ""  # the cell whose encoder it reads
-
-    @property
-    def last_file(self) -> str:
-        """What a finished folder has."""
-        return checkpoint.ENCODER_FILE if isinstance(self.plan, PretrainPlan) else transfer.SCORES_FILE
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system says that has none
 
 
 @dataclass(frozen=True)
@@ -45,153 +33,111 @@ class Outlook:
 
     done: list[Cell]
     failed: dict[str, str]  # cell -> reason
-    left: list[Cell]
-    seconds: float | None  # estimate of what is left, by records like it; None where nothing like it was measured
-    unknown: int  # cells left that no record is like
+    left: list[Cell]  # what failed too
+    estimates: dict[str, Estimate | None]  # of those left, by name; None where nothing like the cell was measured
 
 
-@dataclass(frozen=True)
+@dataclass
 class Desk:
-    """Where a bench is worked on."""
+    """Where a bench is worked on, and by whom."""
 
     output: Path
     runtime: Runtime
     ledger: Ledger
     workers: int = 1
+    has_own_share: bool = False  # True: no other process is given these cells, so locks may be missing
+    _known: tuple[object, frozenset[str]] = field(default=(None, frozenset()), init=False)
 
     def folder(self, cell: Cell) -> Path:
         """The run folder of a cell."""
         return self.output / RUNS / cell.name
 
+    def note(self, cell: Cell) -> Path:
+        """The file that says which records a finished cell has made, and how long it took."""
+        return self.output / CELLS / f"{cell.name}.json"
 
-def plan_bench(name: str, data: Mapping[str, str], seeds: int | None) -> Bench:
-    """The bench of that name with data sets put in; UsageError for a name of data that it does not have."""
-    bench: Bench = catalog.load("benches", name).build()
-    strange = sorted(data.keys() - bench.data.keys())
-    if strange:
-        known = ", ".join(sorted(bench.data))
-        raise UsageError(f"Bench '{name}' has no data set '{strange[0]}': name one of {known} by --data NAME=SPEC.")
-    changed = {"data": {**bench.data, **data}, **({} if seeds is None else {"seeds": seeds})}
-    return config.check(Bench, "bench", {**bench.model_dump(), **changed})
+    def failure(self, cell: Cell) -> Path:
+        """The file that says why a cell failed when it was last tried."""
+        return self.output / FAILURES / f"{cell.name}.json"
 
-
-def cells_of(bench: Bench, output: Path, first_seed: int = 0) -> list[Cell]:
-    """Every cell, a seed at a time, what is needed before what needs it; UsageError for names that do not exist."""
-    found = []
-    for seed in range(first_seed, first_seed + bench.seeds):
-        trained = {row.name: output / RUNS / f"{row.name}-{seed}" for row in bench.rows if row.pretext}
-        found += [_pretraining(bench, row, seed) for row in bench.rows if row.pretext]
-        for measured in bench.measurements:
-            rows = [row for row in bench.rows if not measured.rows or row.name in measured.rows]
-            found += [_transfer(bench, measured, row, trained, seed) for row in rows]
-    return found
-
-
-def refuse_missing_data(bench: Bench) -> None:
-    """UsageError where a data set is not there, before anything is run."""
-    for spec in sorted(set(bench.data.values())):
-        open_data(spec, "pretrain")
+    def known(self) -> frozenset[str]:
+        """The keys of the ledger's records, read again where it has changed."""
+        try:
+            state = self.ledger.path.stat()
+            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+        except OSError:
+            stamp = None
+        if stamp is None or stamp != self._known[0]:
+            self._known = stamp, frozenset(map(key, self.ledger.read()))
+        return self._known[1]
 
 
 def outlook(cells: Sequence[Cell], desk: Desk) -> Outlook:
-    """What is done, what failed and what is left, with an estimate from records of the same kind."""
+    """What is done, what failed and what is left, with estimates from what cells like it took."""
     records = desk.ledger.read()
     known = {key(record) for record in records}
     done = [cell for cell in cells if _is_done(cell, desk, known)]
     names = {cell.name for cell in done}
     left = [cell for cell in cells if cell.name not in names]
     failed = {cell.name: reason for cell in left if (reason := _failure(cell, desk))}
-    costs = [_cost(cell, records) for cell in left]
-    seconds = [cost for cost in costs if cost is not None]
-    return Outlook(done, failed, left, sum(seconds) if seconds else None, len(costs) - len(seconds))
-
-
-def describe(cells: Sequence[Cell], found: Outlook) -> list[str]:
-    """The plan in lines for a person: each cell and how it stands, then what is left."""
-    done = {cell.name for cell in found.done}
-    lines = []
-    for cell in cells:
-        reason = found.failed.get(cell.name)
-        stand = "done" if cell.name in done else f"failed: {reason}" if reason else "left"
-        lines.append(f"{cell.name:<44} {stand}")
-    left = f"{len(found.done)} of {len(cells)} cells are done"
-    if found.left and found.seconds is not None:
-        left += f", {duration(found.seconds)} are left as cells like them took before"
-    if found.left and found.unknown:
-        left += f", {found.unknown} are like none measured before"
-    return [*lines, f"{left}."]
+    timings = Timings(_notes_of_time(desk.output) if left else [], records)
+    return Outlook(done, failed, left, timings.estimates(left, desk.runtime.describe()))
 
 
 def run(cells: Sequence[Cell], desk: Desk, retry: bool = False) -> Outlook:
     """Runs what is left, cell by cell; other processes on the same folder take the cells that this one does not.
 
     What fails is kept with its reason and the others are run; it is tried again where `retry` says so. Interrupted
-    where it is asked to stop: the same command goes on.
+    where it is asked to stop: the same command goes on. Each cell is run by this process alone, whoever started it.
     """
-    waiting, tried = list(cells), set[str]()
+    numbers = {cell.name: number for number, cell in enumerate(cells, start=1)}
+    waiting, tried, began = list(cells), set[str](), time.time()
     while waiting:
-        known = _known(desk)
-        still: list[Cell] = []
+        still: dict[str, Cell] = {}
         has_worked = False
         for cell in waiting:
-            if _is_done(cell, desk, known) or (_failure(cell, desk) and (not retry or cell.name in tried)):
+            if _is_done(cell, desk, desk.known()) or not _is_open(cell, desk, retry and cell.name not in tried, began):
                 continue
             if cell.needs and not _is_ready(cell, desk):
-                if any(other.name == cell.needs for other in still):
-                    still.append(cell)
+                if cell.needs in still:
+                    still[cell.name] = cell
                 else:  # it is not being made: it failed
                     _note_failure(cell, desk, f"it needs {cell.needs}, which has failed")
                 continue
-            with _locked(desk.output / CELLS / f"{cell.name}.lock") as is_mine:
+            with _locked(desk.output / CELLS / f"{cell.name}.lock", desk.has_own_share) as is_mine:
                 if not is_mine:
-                    still.append(cell)
-                elif not _is_done(cell, desk, _known(desk)):
-                    progress.say(f"[{cells.index(cell) + 1}/{len(cells)}] {cell.name}")
+                    still[cell.name] = cell
+                elif not _is_done(cell, desk, desk.known()):
+                    progress.say(f"[{numbers[cell.name]}/{len(cells)}] {cell.name}")
                     tried.add(cell.name)
                     _attempt(cell, desk)
                     has_worked = True
-        waiting = still
+        waiting = list(still.values())
         if waiting and not has_worked:
             time.sleep(POLL_SECONDS)
     return outlook(cells, desk)
 
 
-def _pretraining(bench: Bench, row: Row, seed: int) -> Cell:
-    plan = pretrain.plan_pretraining(bench.data[row.data], row.pretext, row.recipe, row.encoder, row.settings, seed)
-    return Cell(f"{row.name}-{seed}", plan)
-
-
-def _transfer(bench: Bench, measured: Measurement, row: Row, trained: Mapping[str, Path], seed: int) -> Cell:
-    source, needs, settings = row.source, "", dict(measured.settings)
-    if row.pretext:
-        source, needs = str(trained[row.name]), f"{row.name}-{seed}"
-    elif row.settings.get("encoder"):
-        settings["encoder"] = row.settings["encoder"]
-    for name, folder in trained.items():
-        if f"{{{name}}}" in source:
-            source, needs = source.replace(f"{{{name}}}", str(folder)), f"{name}-{seed}"
-    plan = transfer.plan_transfer(
-        *(bench.data[measured.data], source, measured.task, measured.mode, measured.protocol, settings, seed),
-        has_predictions=measured.has_predictions,
-    )
-    return Cell("-".join([measured.task, measured.data, measured.mode, row.name, str(seed)]), plan, needs)
-
-
-def _known(desk: Desk) -> set[str]:
-    return {key(record) for record in desk.ledger.read()}
-
-
-def _is_done(cell: Cell, desk: Desk, known: set[str]) -> bool:
+def _is_done(cell: Cell, desk: Desk, known: Collection[str]) -> bool:
     """True where the folder holds that very run, whole, and the ledger its numbers; UsageError for another run."""
     folder = desk.folder(cell)
     if not (folder / PLAN_FILE).exists():
         return False
     if read_plan(type(cell.plan), folder) != cell.plan:
         raise UsageError(f"{folder} was made with other settings: choose another --output, or remove it.")
-    noted = desk.output / CELLS / f"{cell.name}.json"
-    if not (folder / cell.last_file).exists() or not noted.exists():
+    if not (folder / cell.last_file).exists() or not desk.note(cell).exists():
         return False
-    return set(json.loads(noted.read_text(encoding="utf-8"))["keys"]) <= known
+    return all(name in known for name in _read(desk.note(cell), "keys", list))
+
+
+def _is_open(cell: Cell, desk: Desk, may_retry: bool, began: float) -> bool:
+    """True where the cell has not failed, or failed before this command began and may be tried again."""
+    path = desk.failure(cell)
+    try:
+        failed_at = path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    return may_retry and failed_at < began
 
 
 def _is_ready(cell: Cell, desk: Desk) -> bool:
@@ -199,21 +145,25 @@ def _is_ready(cell: Cell, desk: Desk) -> bool:
 
 
 def _attempt(cell: Cell, desk: Desk) -> None:
+    is_begun, began = (desk.folder(cell) / PLAN_FILE).exists(), time.monotonic()
     try:
-        made = _made(cell, desk)
+        with crew.alone():
+            made = _made(cell, desk, is_begun)
     except Interrupted as stopped:
         raise Interrupted(f"{str(stopped).split(':')[0]}: the same command goes on from there.") from None
     except (UsageError, Failure, RuntimeError, ValueError, OSError) as error:  # of this cell; the others do not care
         _note_failure(cell, desk, (str(error).splitlines() or [type(error).__name__])[0])
         return
-    files.write_json(desk.output / CELLS / f"{cell.name}.json", {"schema": 1, "keys": sorted(map(key, made))})
-    (desk.output / FAILURES / f"{cell.name}.json").unlink(missing_ok=True)
+    seconds = time.monotonic() - began
+    # What was gone on with took longer than can be told.
+    took = {} if is_begun else {"time": bench_costs.note(cell, desk.runtime.describe(), seconds, made)}
+    files.write_json(desk.note(cell), {"schema": 1, "keys": sorted(map(key, made)), **took})
+    desk.failure(cell).unlink(missing_ok=True)
 
 
-def _made(cell: Cell, desk: Desk) -> list[Record]:
+def _made(cell: Cell, desk: Desk, is_begun: bool) -> list[Record]:
     """The records of the cell, run now or gone on with."""
     folder = desk.folder(cell)
-    is_begun = (folder / PLAN_FILE).exists()
     if isinstance(cell.plan, PretrainPlan):
         return pretrain.pretrain(cell.plan, folder, desk.runtime, desk.ledger, is_begun, desk.workers).records
     return transfer.transfer(cell.plan, folder, desk.runtime, desk.ledger, is_begun, desk.workers).records
@@ -221,18 +171,44 @@ def _made(cell: Cell, desk: Desk) -> list[Record]:
 
 def _failure(cell: Cell, desk: Desk) -> str:
     """Why the cell failed when it was last tried; empty where it did not."""
-    path = desk.output / FAILURES / f"{cell.name}.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else ""
+    path = desk.failure(cell)
+    return str(_read(path, "reason", str)) if path.exists() else ""
 
 
 def _note_failure(cell: Cell, desk: Desk, reason: str) -> None:
     progress.say(f"{cell.name} failed: {reason}")
-    files.write_json(desk.output / FAILURES / f"{cell.name}.json", {"schema": 1, "reason": reason})
+    files.write_json(desk.failure(cell), {"schema": 1, "reason": reason})
+
+
+def _read(path: Path, name: str, kind: type[Any]) -> Any:
+    """One value of a note; UsageError where the file is damaged."""
+    found = _content(path)
+    if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+        raise UsageError(f"{path} cannot be read: remove it, and its cell is looked at anew.")
+    return found[name]
+
+
+def _content(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _notes_of_time(output: Path) -> Iterator[Mapping[str, Any]]:
+    """How long cells took, of this bench and of those beside it, such as a short trial."""
+    for path in sorted(output.parent.glob(f"*/{CELLS}/*.json")):
+        found = _content(path)
+        if isinstance(found, dict) and isinstance(found.get("time"), dict):
+            yield found["time"]
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """True inside where no other process holds the file; held until the end."""
+def _locked(path: Path, may_be_missing: bool) -> Iterator[bool]:
+    """True inside where no other process holds the file; held until the end.
+
+    UsageError where the file system has no locks, unless these may be missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:
@@ -240,15 +216,12 @@ def _locked(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            if not may_be_missing:
+                raise UsageError(
+                    f"The file system of {path.parent} has no locks, by which processes divide the work: "
+                    "divide it beforehand by --share I/N (--share 1/1 for one process)."
+                ) from None
         yield True
-
-
-def _cost(cell: Cell, records: Sequence[Record]) -> float | None:
-    """Seconds that such a cell took before, by the median; None where there was none."""
-    plan = cell.plan
-    if isinstance(plan, PretrainPlan):
-        alike = [r.seconds for r in records if (r.task, r.recipe, r.pretext) == (LOSSES, plan.recipe, plan.pretext)]
-    else:
-        wanted = (plan.protocol.task, plan.protocol_label, plan.mode)
-        alike = [r.seconds for r in records if (r.task, r.protocol, r.mode) == wanted]
-    return statistics.median(alike) if alike else None

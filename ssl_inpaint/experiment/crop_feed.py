@@ -6,14 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_inpaint import predictions, progress, train
 from ssl_inpaint.batches import Batches, Crops, FeatureBatches, ImageBatches, fixed_views, random_views
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Batch, CropTransfer, Described, FeatureProbe, TransferFacts
+from ssl_inpaint.data.device_store import near, near_maps
 from ssl_inpaint.data.store import join
 from ssl_inpaint.experiment.data import Examples, open_labelled
+from ssl_inpaint.experiment.feeds import scores_of
 from ssl_inpaint.plans import TransferPlan
 from ssl_inpaint.runtime import Runtime, seed_for
 from ssl_inpaint.train import FitConfig
@@ -74,11 +78,11 @@ class CropFeed:
         seed = seed_for(self.plan.seed, "transfer data")
         labels = torch.cat([self.parts[name].labels for name in names])
         if not self.is_frozen or self.plan.protocol.cached_views == 0:
-            store = join([self.parts[name].examples.store for name in names])
+            store = near(join([self.parts[name].examples.store for name in names]), self.runtime.device)
             return ImageBatches(store, labels, self.crops, loop.batch_size, seed)
         parts = [self._cached(objective, name, is_training=True) for name in names]
         features = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
-        return FeatureBatches(features, labels, loop.batch_size, seed)
+        return FeatureBatches(near_maps(features, self.runtime.device), labels, loop.batch_size, seed)
 
     def described(self, probe: FeatureProbe, names: Sequence[str]) -> Described:
         """Those splits joined as vectors: each stage's features flattened, averaged over the protocol's fixed views."""
@@ -99,33 +103,52 @@ class CropFeed:
         """Nothing else is read than images and labels."""
         return []
 
-    def score(self, objective: CropTransfer, name: str, keep: Path | None = None) -> dict[str, float]:
-        """Outputs averaged over the protocol's fixed views."""
+    def score(
+        self, objective: CropTransfer, name: str, keep: Path | None = None, counts: np.ndarray | None = None
+    ) -> Scores:
+        """Of outputs averaged over the protocol's fixed views."""
         outputs = []
         for features in self._test_features(objective, name):
             views = {s: m.flatten(0, 1).to(self.runtime.device, torch.float32) for s, m in features.items()}
             count = len(next(iter(features.values())))
             with torch.no_grad():
                 outputs.append(objective.outputs(views).unflatten(0, (count, -1)).mean(dim=1).cpu())
-        found, part = torch.cat(outputs).numpy(), self.parts[name]
+        whole = torch.cat(outputs) if self.is_frozen else self._joined(torch.cat(outputs), name)
+        found, part = whole.numpy(), self.parts[name]
         if keep is not None:
             split = part.examples.split
             names = [split.images.name(int(position)) for position in part.examples.store.kept]
             predictions.write_scores(keep / "scores.csv", names, split.classes, found)
-        return objective.score(found, part.labels.numpy())
+        return scores_of(objective, found, part.labels.numpy(), counts=counts)
 
     def _views(self, name: str, is_training: bool) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        store, protocol = self.parts[name].examples.store, self.plan.protocol
+        """This process's share of the batches of a split."""
+        store, protocol = near(self.parts[name].examples.store, self.runtime.device), self.plan.protocol
+        turns = self._turns(name)
         if not is_training:
-            return fixed_views(store, self.crops, protocol.test_views, VIEW_BATCH)
+            return fixed_views(store, self.crops, protocol.test_views, VIEW_BATCH, turns=turns)
         seed = seed_for(self.plan.seed, "cache", name)
-        return random_views(store, self.crops, protocol.cached_views, VIEW_BATCH, seed)
+        return random_views(store, self.crops, protocol.cached_views, VIEW_BATCH, seed, turns)
+
+    def _turns(self, name: str) -> range:
+        batches, group = -(-len(self.parts[name]) // VIEW_BATCH), self.runtime.group
+        return group.share(batches) if group.count <= batches else range(batches)  # or each process does them all
+
+    def _joined(self, rows: Tensor, name: str) -> Tensor:
+        """What the processes made of their shares, one image a row, in order."""
+        count, group = len(self.parts[name]), self.runtime.group
+        batches = -(-count // VIEW_BATCH)
+        if group.count > batches:
+            return rows
+        ends = [min(count, turns.stop * VIEW_BATCH) for turns in group.shares(batches)]
+        return group.joined(rows, [end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True)])
 
     def _described(
         self, objective: CropTransfer | FeatureProbe, name: str, is_training: bool
     ) -> Iterator[dict[str, Tensor]]:
         """By stage B x views x ... features of one split, in order, by the encoder in eval mode."""
-        with progress.bar(f"describe {name}", len(self.parts[name])) as bar:
+        share = min(len(self.parts[name]), VIEW_BATCH * len(self._turns(name)))
+        with progress.bar(f"describe {name}", share, is_shown=self.runtime.group.is_first) as bar:
             for positions, cut in self._views(name, is_training):
                 with torch.no_grad(), self.runtime.autocast():
                     found = [objective.features(train.on_device(Batch(view), self.runtime).images) for view in cut]
@@ -140,7 +163,8 @@ class CropFeed:
                 {stage: maps.half().cpu() for stage, maps in described.items()}
                 for described in self._described(objective, name, is_training)
             ]
-            self._caches[key] = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
+            rows = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
+            self._caches[key] = {stage: self._joined(maps, name) for stage, maps in rows.items()}
         return self._caches[key]
 
     def _test_features(self, objective: CropTransfer, name: str) -> Iterator[dict[str, Tensor]]:

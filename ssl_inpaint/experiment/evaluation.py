@@ -10,7 +10,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssl_inpaint import cells, config, figures, files, holes, inpainting_figures, progress, records, tables, windows
+from ssl_inpaint import (
+    bootstrap,
+    cells,
+    config,
+    figures,
+    files,
+    holes,
+    inpainting_figures,
+    progress,
+    records,
+    resampled_metrics,
+    tables,
+    windows,
+)
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.errors import unknown_name
 from ssl_inpaint.experiment import contenders
 from ssl_inpaint.experiment.checks import refuse_other
@@ -111,8 +125,8 @@ def evaluate(plan: EvaluationPlan, folder: Path, runtime: Runtime, ledger: Ledge
         files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
         for one in named:
             began = time.monotonic()
-            found, filled = _scored(one, squares, hole, plan.config.shown, perceptual)
-            scores[one.name], shown[one.name] = found, filled.numpy()
+            found, filled = _scored(one, squares, hole, plan, perceptual)
+            scores[one.name], shown[one.name] = found.values, filled.numpy()
             made += _records(plan, one, squares, hole, found, time.monotonic() - began, runtime)
         count = min(plan.config.shown, len(squares))
         truth = squares.cut(torch.arange(count)).numpy()
@@ -150,10 +164,10 @@ def _gallery(plan: EvaluationPlan, squares: Patches) -> Patches:
 
 
 def _scored(
-    one: Named, squares: Patches, hole: Tensor, shown: int, perceptual: Perceptual | None
-) -> tuple[dict[str, float], Tensor]:
+    one: Named, squares: Patches, hole: Tensor, plan: EvaluationPlan, perceptual: Perceptual | None
+) -> tuple[Scores, Tensor]:
     """The scores over all squares, and the first of them filled."""
-    scores, first = HiddenPixelScores(perceptual), []
+    scores, first, shown = HiddenPixelScores(perceptual), [], plan.config.shown
     with progress.bar(one.name, len(squares)) as bar:
         for chosen in torch.arange(len(squares)).split(CHUNK_IMAGES):
             truth = squares.cut(chosen)
@@ -161,7 +175,12 @@ def _scored(
             scores.update(filled, truth, hole[chosen])
             first.append(filled[: max(0, shown - int(chosen[0]))])
             bar.advance(len(chosen))
-    return scores.compute(), torch.cat(first)
+    # The seed decides which squares are cut and where the holes are.
+    counts = bootstrap.draw_counts(f"{squares.store.digest} {plan.seed}", len(squares))
+    if counts is None:
+        return Scores(scores.compute()), torch.cat(first)
+    replicates = {name: resampled_metrics.mean(values, counts) for name, values in scores.each().items()}
+    return Scores(scores.compute(), replicates), torch.cat(first)
 
 
 def _protocol(plan: EvaluationPlan, hole: Tensor) -> str:
@@ -177,7 +196,7 @@ def _records(
     one: Named,
     squares: Patches,
     hole: Tensor,
-    scores: Mapping[str, float],
+    scores: Scores,
     seconds: float,
     runtime: Runtime,
 ) -> list[Record]:
@@ -208,7 +227,8 @@ def _records(
             value=value,
             higher_is_better=HIGHER_IS_BETTER[metric],
             n_examples=len(squares),
+            replicates=scores.packed(metric),
             **provenance,
         )
-        for metric, value in scores.items()
+        for metric, value in scores.values.items()
     ]

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from ssl_inpaint.batches import Batches
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import TransferFacts
 from ssl_inpaint.train import FitConfig
 
@@ -64,6 +66,17 @@ class Feed(Protocol):
         """What else was read of all splits opened, by content: outside proposals; empty where there are none."""
         ...
 
-    def score(self, objective: Any, name: str, keep: Path | None = None) -> dict[str, float]:
-        """The metrics of one split, everything in eval mode; what was predicted is written to `keep`, if given."""
+    def score(self, objective: Any, name: str, keep: Path | None = None, counts: np.ndarray | None = None) -> Scores:
+        """The metrics of one split, everything in eval mode; what was predicted is written to `keep`, if given.
+
+        With replicates where `counts` (N x R, see `bootstrap.draw_counts`) are given and the task knows how.
+        """
         ...
+
+
+def scores_of(objective: Any, *predicted: object, counts: np.ndarray | None) -> Scores:
+    """What `objective.score` gives, or `objective.score_resampled` where there are counts and it has that."""
+    if counts is None or not hasattr(objective, "score_resampled"):
+        return Scores(objective.score(*predicted))
+    found: Scores = objective.score_resampled(*predicted, counts)
+    return found

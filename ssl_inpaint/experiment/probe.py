@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssl_inpaint import catalog, checkpoint, config, train
+from ssl_inpaint import bootstrap, catalog, checkpoint, config, train
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.core import Encoder
+from ssl_inpaint.distributed import ALONE
 from ssl_inpaint.errors import Failure
 from ssl_inpaint.experiment import data_initialisation, rescaling
 from ssl_inpaint.experiment.checks import refuse_lone_images
@@ -56,7 +58,7 @@ class Probe:
         if self.protocol.rescale != "none":
             rescaling.refuse_normalization(encoder, card.encoder)
         if self.part.NEEDS == "labels":  # maps of one image have many values for BatchNorm
-            refuse_lone_images(objective, self.loop.batch_size)
+            refuse_lone_images(objective, self.loop.batch_size // self.loop.parts)
         self.weights = checkpoint.weights_sha256(encoder)
 
     def tune(self) -> dict[str, float]:
@@ -65,10 +67,8 @@ class Probe:
             return self._choose()
         return self._tune_at_once() if self.is_probe else {"learning_rate": self._tune_in_turn()}
 
-    def measure(
-        self, choices: Mapping[str, float], test: Part, keep: Path | None = None
-    ) -> tuple[dict[str, float], float]:
-        """Trains on train and val as chosen and scores test; also the seconds that the fit took.
+    def measure(self, choices: Mapping[str, float], test: Part, keep: Path | None = None) -> tuple[Scores, float]:
+        """Trains on train and val as chosen and scores test, once and resampled; also the seconds that the fit took.
 
         What was predicted on test is written to the folder `keep`, if given.
         """
@@ -79,7 +79,7 @@ class Probe:
         else:
             seconds = self._fit(objective, ["train", "val"], choices.get("learning_rate", 1.0), "final").seconds
             self.feed.admit(test.name)
-            scores = self._score(objective, test.name, keep)
+            scores = self._score(objective, test.name, keep, bootstrap.draw_counts(test.digest, len(test)))
         if self.is_frozen and checkpoint.weights_sha256(self.encoder) != self.weights:
             raise Failure("The frozen encoder's parameters or buffers changed during the run, so no score counts.")
         return scores, seconds
@@ -94,7 +94,7 @@ class Probe:
         for rate in self._rates if len(self._rates) > 1 else ():
             objective = self._objective()
             self._fit(objective, ["train"], rate, f"tune-{rate:g}")
-            scores = self._score(objective, "val")
+            scores = self._score(objective, "val").values
             self.tuning[f"{rate:g}"] = _means(scores)
             first = next(iter(scores.values()))
             if first > best_score:
@@ -106,7 +106,7 @@ class Probe:
         objective, scores = self._objective(), dict[str, float]()
         if len(self._rates) > 1:
             self._fit(objective, ["train"], 1.0, "tune")  # of which each head takes its own learning rate
-            scores = self._score(objective, "val")
+            scores = self._score(objective, "val").values
             self.tuning["val"] = _means(scores)
         found: dict[str, float] = objective.choose(scores)
         return found
@@ -120,11 +120,11 @@ class Probe:
         self.tuning["val"] = _means(scores)
         return found
 
-    def _measure_features(self, probe: Any, choices: Mapping[str, float], test: Part) -> tuple[dict[str, float], float]:
+    def _measure_features(self, probe: Any, choices: Mapping[str, float], test: Part) -> tuple[Scores, float]:
         known, asked = (self._crops.described(probe, names) for names in (["train", "val"], [test.name]))
         began = time.monotonic()
         scores = probe.measure(known, asked, choices, self._generator())
-        return _numbers(scores), time.monotonic() - began
+        return Scores(_numbers(scores)), time.monotonic() - began
 
     @property
     def _crops(self) -> CropFeed:
@@ -160,14 +160,17 @@ class Probe:
 
     def _fit(self, objective: Any, names: list[str], rate: float, label: str) -> train.Fit:
         loop = self.loop.model_copy(update={"learning_rate": rate})
+        # A head on cached features is light: every process trains it, and the first one's scores count.
+        runtime = dataclasses.replace(self.runtime, group=ALONE) if self.is_frozen else self.runtime
+        is_written = self.runtime.group.is_first or not self.is_frozen
         try:
             return train.fit(
                 objective,
                 self.feed.batches(objective, names, loop),
                 loop,
                 seed=self.plan.seed,
-                runtime=self.runtime,
-                folder=self.folder / label,
+                runtime=runtime,
+                folder=self.folder / label if is_written else None,
                 resume=self.resume,
                 label=f"{self.protocol.task} {label}",
                 workers=self.workers,
@@ -175,11 +178,12 @@ class Probe:
         except train.Interrupted as stopped:  # names the folder of this fit, which is not what --resume takes
             raise train.Interrupted(f"{stopped} The run folder is {self.folder}.") from None
 
-    def _score(self, objective: Any, name: str, keep: Path | None = None) -> dict[str, float]:
+    def _score(self, objective: Any, name: str, keep: Path | None = None, counts: np.ndarray | None = None) -> Scores:
         """The metrics of one split, with everything in eval mode; without those of classes that have no examples."""
         for player in objective.players().values():
             player.module.to(self.runtime.device).eval()
-        return _numbers(self.feed.score(objective, name, keep))
+        found = self.feed.score(objective, name, keep, counts)
+        return Scores(_numbers(found.values), found.replicates)
 
 
 def _numbers(scores: Mapping[str, float]) -> dict[str, float]:

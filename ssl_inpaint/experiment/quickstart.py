@@ -12,7 +12,7 @@ from ssl_inpaint import cells as tabulation
 from ssl_inpaint import checkpoint, figures, report, tables
 from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import Failure, UsageError
-from ssl_inpaint.experiment import bench, evaluation, retrieval, transfer
+from ssl_inpaint.experiment import bench, bench_cells, bench_plans, evaluation, retrieval, transfer
 from ssl_inpaint.plans import PLAN_FILE, read_plan
 from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, open_runtime
@@ -50,12 +50,12 @@ def quickstart(output: Path, seed: int = 0, full: bool = False) -> str:
         raise UsageError(f"{output} is a file: choose another --output.")
     runtime, ledger = open_runtime(), Ledger(output / "results" / "measured.jsonl")
     desk = bench.Desk(output, runtime, ledger)
-    chosen = bench.plan_bench(size.bench, {}, None)
-    cells = bench.cells_of(chosen, output, seed)
+    chosen = bench_plans.plan_bench(size.bench, {}, None)
+    cells = bench_cells.cells_of(chosen, output, seed)
     found = bench.run(cells, desk, retry=True)
     if found.left:
         raise Failure(" ".join(f"{name} failed: {reason}" for name, reason in found.failed.items()))
-    runs, spec = output / bench.RUNS, chosen.data["voc"]
+    runs, spec = output / bench_cells.RUNS, chosen.data["voc"]
     trained = [str(desk.folder(cell)) for cell in cells if cell.plan.verb == "pretrain" and cell.plan.seed == seed]
     _retrieve(runs / f"nn-retrieval-{seed}", spec, trained, size, seed, runtime, ledger)
     _evaluate(runs / f"inpaint-{seed}", spec, trained[0], size, seed, runtime, ledger)

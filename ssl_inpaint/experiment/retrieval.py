@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_inpaint import config, figures, files, holes, progress, records, retrieval
+from ssl_inpaint import bootstrap, config, figures, files, holes, progress, records, resampled_metrics, retrieval
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Descriptor
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment.checks import refuse_other
@@ -120,14 +121,33 @@ def _compare(
         neighbours[name], _ = retrieval.top_k(described[0], described[1], k)
         if queries.labels is None or gallery.labels is None:
             continue
-        found = gallery.labels[neighbours[name]]
-        scores[name] = {f"precision@{k}": retrieval.precision_at_k(found[:, :k], queries.labels) for k in plan.config.k}
-        mean, count = retrieval.retrieval_map(described[0], described[1], queries.labels, gallery.labels)
-        if count:
-            scores[name]["mAP"] = mean
+        is_right = (gallery.labels[neighbours[name]] == queries.labels[:, None]).double()
+        each = {f"precision@{k}": is_right[:, :k].mean(dim=1).numpy() for k in plan.config.k}
+        precisions = retrieval.average_precisions(described[0], described[1], queries.labels, gallery.labels)
+        if not precisions.isnan().all():
+            each["mAP"] = precisions.cpu().numpy()
+        found = _scored(each, queries, gallery, plan.seed)
+        scores[name] = found.values
         seconds = time.monotonic() - began
-        made += _records(plan, one, queries, gallery, scores[name], description, seconds, runtime)
+        made += _records(plan, one, queries, gallery, found, description, seconds, runtime)
     return neighbours, scores, made
+
+
+def _scored(each: Mapping[str, np.ndarray], queries: Patches, gallery: Patches, seed: int) -> Scores:
+    """The means over the queries that have a score, and over those of resampled images.
+
+    Images are drawn, not queries, as several may be cut from one image. The seed is that of the queries.
+    """
+    values = {name: float(np.nanmean(of_queries)) for name, of_queries in each.items()}
+    images, place = np.unique(queries.positions.numpy(), return_inverse=True)
+    counts = bootstrap.draw_counts(f"{_digest(queries, gallery)} {seed}", len(images))
+    if counts is None:
+        return Scores(values)
+    return Scores(values, {name: resampled_metrics.mean(scores, counts[place]) for name, scores in each.items()})
+
+
+def _digest(queries: Patches, gallery: Patches) -> str:
+    return config.hash_of(queries.digest, gallery.digest)
 
 
 def _describe(descriptor: Descriptor, patches: Patches, hole: Tensor | None, label: str) -> np.ndarray:
@@ -158,14 +178,13 @@ def _records(
     one: Named,
     queries: Patches,
     gallery: Patches,
-    scores: Mapping[str, float],
+    scores: Scores,
     description: str,
     seconds: float,
     runtime: Runtime,
 ) -> list[Record]:
     card = one.card
     is_plain = plan.config == RetrievalConfig()
-    digest = config.hash_of(queries.digest, gallery.digest)
     provenance = records.provenance(runtime.describe(), seconds, card.pretraining_seconds if card else 0.0, workers=1)
     return [
         Record(
@@ -178,7 +197,7 @@ def _records(
             protocol=PROTOCOL if is_plain else f"{PROTOCOL} (changed)",
             mode=description,
             dataset=queries.split.dataset,
-            dataset_sha256=digest,
+            dataset_sha256=_digest(queries, gallery),
             split="test queries, trainval gallery",
             metric=metric,
             seed=plan.seed,
@@ -189,7 +208,8 @@ def _records(
             value=value,
             higher_is_better=True,
             n_examples=len(queries),
+            replicates=scores.packed(metric),
             **provenance,
         )
-        for metric, value in scores.items()
+        for metric, value in scores.values.items()
     ]

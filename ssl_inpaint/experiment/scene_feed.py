@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ssl_inpaint import progress, train
 from ssl_inpaint.batches import Batches, Crops, ImageBatches
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Batch, Detections, ImageTransfer, TransferFacts
 from ssl_inpaint.experiment import annotated, keeping
 from ssl_inpaint.experiment.annotated import Scene
+from ssl_inpaint.experiment.feeds import scores_of
 from ssl_inpaint.plans import TransferPlan
 from ssl_inpaint.runtime import Runtime, seed_for
 from ssl_inpaint.scenes import (
@@ -97,7 +99,13 @@ class SceneFeed:
         """The digests of outside proposals, split by split."""
         return [part.proposals_digest for _, part in sorted(self._opened.items()) if part.proposals_digest]
 
-    def score(self, objective: ImageTransfer[Any, Any], name: str, keep: Path | None = None) -> dict[str, float]:
+    def score(
+        self,
+        objective: ImageTransfer[Any, Any],
+        name: str,
+        keep: Path | None = None,
+        counts: np.ndarray | None = None,
+    ) -> Scores:
         """Predictions at the size of the original files, scored there.
 
         Deviation: of images longer than 3:1 the store keeps the middle, and masks are predicted and scored there alone;
@@ -107,7 +115,8 @@ class SceneFeed:
         found = self._predictions(objective, name)
         if keep is not None:
             keeping.keep(keep, part, found, self.facts().classes)
-        return objective.score((one, self._truth(part, position)) for position, one in enumerate(found))
+        pairs = ((one, self._truth(part, position)) for position, one in enumerate(found))
+        return scores_of(objective, pairs, counts=counts)
 
     def _truth(self, part: Scene, position: int) -> Any:
         if self.needs == "objects":
@@ -117,7 +126,7 @@ class SceneFeed:
     def _predictions(self, objective: ImageTransfer[Any, Any], name: str) -> list[Any]:
         """One a image of the split, in order; boxes count from the corner of the original file."""
         part, found = self.parts[name], dict[int, Any]()
-        with progress.bar(f"predict {name}", len(part)) as bar:
+        with progress.bar(f"predict {name}", len(part), is_shown=self.runtime.group.is_first) as bar:
             for positions, maps in self._test_maps(objective, name):
                 views = [self._view(part, position, self.scenes.test_side, False, False) for position in positions]
                 features = {stage: torch.stack([one[stage] for one in maps]) for stage in maps[0]}
@@ -172,7 +181,7 @@ class SceneFeed:
         key = (name, side, is_mirrored)
         if key not in self._caches:
             part, found = self.parts[name], dict[int, Maps]()
-            with progress.bar(f"describe {name}", len(part)) as bar:
+            with progress.bar(f"describe {name}", len(part), is_shown=self.runtime.group.is_first) as bar:
                 for positions, maps in self._described(objective, part, side, is_mirrored):
                     found |= dict(zip(positions, maps, strict=True))
                     bar.advance(len(positions))

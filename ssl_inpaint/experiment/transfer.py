@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_inpaint import catalog, checkpoint, config, files, records
+from ssl_inpaint import catalog, checkpoint, config, files, records, train
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.core import Encoder
 from ssl_inpaint.errors import UsageError, unknown_name
@@ -112,32 +114,42 @@ def transfer(
 ) -> Transferred:
     """Measures plan.source on plan.data: tunes on train and val, trains on both, scores test once.
 
-    Writes config.json and scores.json to the run folder and records to the ledger. Failure where a frozen encoder was
+    Writes config.json and scores.json to the run folder and records to the ledger; of processes that share the run, the
+    first one does. Failure where a frozen encoder was
     found changed afterwards; UsageError for whatever the user can mend, before anything is written.
     """
-    began = time.monotonic()
-    if not resume:
+    began, group = time.monotonic(), runtime.group
+    if plan.mode == "finetune":
+        loop = train.shared(plan.protocol.train, group)
+        plan = plan.model_copy(update={"protocol": plan.protocol.model_copy(update={"train": loop})})
+    if not resume and group.is_first:
         refuse_used(folder)
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
     encoder, card = checkpoint.open_encoder(plan.source, plan.encoder_settings, plan.seed)
     _refuse_sizes(encoder, card, plan.protocol)
-    feed = _feed(plan, runtime)
-    test = feed.open("test")  # decoded, so that what is missing or broken shows at once; kept from all choices
+    with group.in_turn():
+        feed = _feed(plan, runtime)
+        test = feed.open("test")  # decoded, so that what is missing or broken shows at once; kept from all choices
     probe = Probe(plan, folder, encoder.to(runtime.device), card, feed, runtime, resume, workers)
-    with claimed(folder):
-        if not resume:
+    with claimed(folder) if group.is_first else nullcontext():
+        if not resume and group.is_first:
             refuse_used(folder)  # again: another process may have used it meanwhile
-        files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
+        if group.is_first:
+            files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
         choices = probe.tune()
-        scores, fit_seconds = probe.measure(choices, test, folder / PREDICTIONS if plan.has_predictions else None)
+        is_kept = plan.has_predictions and group.is_first
+        scores, fit_seconds = probe.measure(choices, test, folder / PREDICTIONS if is_kept else None)
+        if not group.is_first:
+            return Transferred(folder, scores.values, [], choices)
         seconds = time.monotonic() - began
         made = _records(plan, probe, test, scores, fit_seconds)
         if ledger is not None:
             ledger.add(made)
-        summary = {"choices": choices, "scores": scores, "tuning": probe.tuning, "seconds": round(seconds, 1)}
+        summary = {"choices": choices, "scores": scores.values, "tuning": probe.tuning, "seconds": round(seconds, 1)}
+        summary["intervals"] = scores.intervals()
         files.write_json(folder / SCORES_FILE, {"schema": 1, **summary})
-    return Transferred(folder, scores, made, choices)
+    return Transferred(folder, scores.values, made, choices)
 
 
 def _protocol(name: str, task: str) -> Protocol:
@@ -215,9 +227,7 @@ def _own_settings(settings: Mapping[str, Mapping[str, str]], mode: str) -> dict[
     return own
 
 
-def _records(
-    plan: TransferPlan, probe: Probe, test: Part, scores: Mapping[str, float], fit_seconds: float
-) -> list[Record]:
+def _records(plan: TransferPlan, probe: Probe, test: Part, scores: Scores, fit_seconds: float) -> list[Record]:
     card, protocol = probe.card, plan.protocol
     settings = config.hash_of(protocol.identity(), card.config_hash, card.encoder_config, *probe.feed.inputs())
     provenance = records.provenance(probe.runtime.describe(), fit_seconds, card.pretraining_seconds, probe.workers)
@@ -241,8 +251,9 @@ def _records(
             value=value,
             higher_is_better=not name.endswith(DEVIATION),
             n_examples=len(test),
+            replicates=scores.packed(name),
             **provenance,
         )
-        for name, value in scores.items()
+        for name, value in scores.values.items()
         if ":" not in name  # one class's own score stays in scores.json
     ]

@@ -132,6 +132,8 @@
     const few = new Set(["seed", "value", ...differing]);
     const said = records.length > 1 ? `Mean of ${records.length} records, one a seed.` : "One record.";
     popover.append(make("p", said));
+    const details = JSON.parse(cell.dataset.details ?? "[]");
+    if (details.length) popover.append(Object.assign(listOf(details), { className: "details" }));
     if (records.length > 1) popover.append(tableOf(records, names.filter((name) => few.has(name))));
     const common = records.length > 1 ? names.filter((name) => !few.has(name)) : names;
     popover.append(listOf(common.map((name) => [LABELS[name], shown(name, records[0][name])])));

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_inpaint import metrics
+from ssl_inpaint import metrics, resampled_metrics
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Batch, Encoder, Player, TransferFacts
 from ssl_inpaint.losses import multilabel_loss
 from ssl_inpaint.transfer import heads
@@ -87,6 +88,20 @@ class Classification:
             "mean class accuracy": metrics.mean_class_accuracy(predictions, labels, len(names)),
             **{f"accuracy: {c}": float(is_right.mean()) for c, is_right in own.items()},
         }
+
+    def score_resampled(self, outputs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> Scores:
+        """The same scores, and replicates of the means over classes."""
+        values = self.score(outputs, labels)
+        if self.facts.is_multilabel:
+            kind = self.config.average_precision
+            means = resampled_metrics.mean_average_precision_of_scores(outputs, labels, kind, counts)
+            return Scores(values, {f"mAP ({kind})": means})
+        predictions = outputs.argmax(axis=1)
+        replicates = {
+            "accuracy": resampled_metrics.accuracy(predictions, labels, counts),
+            "mean class accuracy": resampled_metrics.mean_class_accuracy(predictions, labels, counts),
+        }
+        return Scores(values, replicates)
 
 
 def _head(config: Config, width: int, classes: int) -> nn.Sequential:

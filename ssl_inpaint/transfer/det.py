@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ssl_inpaint import detection_metrics as metrics
+from ssl_inpaint import resampled_metrics
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Batch, Detections, Encoder, Objects, Player, TransferFacts, Truth
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.metrics import ApKind
@@ -16,6 +18,7 @@ from ssl_inpaint.transfer import heads
 from ssl_inpaint.transfer.regions import Detector, DetectorConfig
 
 NEEDS = "objects"
+KINDS: tuple[ApKind, ...] = ("11-point", "area")  # of VOC's average precision
 
 
 class Config(DetectorConfig):
@@ -84,17 +87,28 @@ class Detection:
 
     def score(self, pairs: Iterable[tuple[Detections, Objects]]) -> dict[str, float]:
         """`mAP (11-point)` as VOC 2007's devkit reports, `mAP (area)`, COCO's if asked for; then every class's own."""
+        return self._scored(pairs)[0]
+
+    def score_resampled(self, pairs: Iterable[tuple[Detections, Objects]], counts: np.ndarray) -> Scores:
+        """The same scores, and replicates of VOC's means over classes."""
+        values, rankings = self._scored(pairs)
+        ranked = [resampled_metrics.Ranked(one.is_hit, one.images, one.objects) for one in rankings]
+        mean = resampled_metrics.mean_average_precision
+        return Scores(values, {f"mAP ({kind})": mean(ranked, kind, counts) for kind in KINDS})
+
+    def _scored(
+        self, pairs: Iterable[tuple[Detections, Objects]]
+    ) -> tuple[dict[str, float], tuple[metrics.Ranking, ...]]:
         detections, truths = zip(*pairs, strict=True)
         found, own = dict[str, float](), dict[str, float]()
         rankings = metrics.rank_detections(detections, truths, len(self.facts.classes))
-        kinds: tuple[ApKind, ...] = ("11-point", "area")
-        for kind in kinds:
+        for kind in KINDS:
             mean, each = metrics.mean_average_precision_of_rankings(rankings, kind)
             found[f"mAP ({kind})"] = mean
             own |= {f"AP ({kind}): {c}": float(v) for c, v in zip(self.facts.classes, each, strict=True)}
         if self.config.coco:
             found |= metrics.coco_average_precision(detections, truths, len(self.facts.classes))
-        return found | own
+        return found | own, rankings
 
     def _trained_on(self, truth: Truth, objects: Tensor) -> Tensor:
         """Outside proposals that are examples: those that touch an object enough to teach something."""

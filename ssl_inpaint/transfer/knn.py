@@ -76,8 +76,9 @@ class NearestNeighbours:
         device = next(self.encoder.parameters()).device
         found = {}
         for stage in self.stages:
-            vectors = known.features[stage].to(device), asked.features[stage].to(device)
-            neighbours, similarities = retrieval.top_k(vectors[1], vectors[0], max(self.config.k))
+            # What is known stays where it is, and goes to the device a chunk at a time.
+            vectors = asked.features[stage].to(device)
+            neighbours, similarities = retrieval.top_k(vectors, known.features[stage], max(self.config.k))
             for k in self.config.k:
                 labels = known.labels[neighbours[:, :k].cpu()]
                 shares = votes(similarities[:, :k].cpu(), labels, len(self.facts.classes), self.config.temperature)

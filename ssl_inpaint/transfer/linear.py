@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_inpaint import metrics
+from ssl_inpaint import metrics, resampled_metrics
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Batch, Encoder, ParameterGroup, Player, TransferFacts
 from ssl_inpaint.losses import multilabel_loss
 from ssl_inpaint.transfer import pooling
@@ -98,6 +99,18 @@ class LinearProbes:
             named = zip(self.facts.classes, of_classes, strict=True)
             each |= {f"AP ({kind}) {head}: {name}": float(value) for name, value in named}
         return found | each
+
+    def score_resampled(self, outputs: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> Scores:
+        """The same scores, and replicates of each head's mean."""
+        replicates, kind = dict[str, np.ndarray](), self.config.average_precision
+        for place, (stage, rate) in enumerate(self._named()):
+            own = outputs[:, place]
+            if self.facts.is_multilabel:
+                means = resampled_metrics.mean_average_precision_of_scores(own, labels, kind, counts)
+            else:
+                means = resampled_metrics.accuracy(own.argmax(axis=1), labels, counts)
+            replicates[self._metric(stage, rate)] = means
+        return Scores(self.score(outputs, labels), replicates)
 
     def choose(self, scores: Mapping[str, float]) -> dict[str, float]:
         """The best learning rate of each stage; of equal ones the first."""

@@ -10,7 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_inpaint import resampled_metrics
 from ssl_inpaint import segmentation_metrics as metrics
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Batch, Encoder, Player, Stage, TransferFacts
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.metrics import NOT_COUNTED
@@ -97,16 +99,27 @@ class Segmentation:
 
         Predictions and truth are H x W uint8, truth 255 where a pixel is not counted.
         """
-        classes = self.facts.classes
-        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        return self._scores(sum(self._matrices(pairs), np.zeros((len(self.facts.classes),) * 2, np.int64)))
+
+    def score_resampled(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]], counts: np.ndarray) -> Scores:
+        """The same scores, and replicates of all but those of single classes."""
+        total, sums = np.zeros((len(self.facts.classes),) * 2, np.int64), []
+        for matrix in self._matrices(pairs):
+            total += matrix
+            sums.append(resampled_metrics.class_sums(matrix))
+        return Scores(self._scores(total), resampled_metrics.segmentation_scores(np.stack(sums), counts))
+
+    def _matrices(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         for prediction, truth in pairs:
-            matrix += metrics.confusion(prediction, truth, len(classes))
+            yield metrics.confusion(prediction, truth, len(self.facts.classes))
+
+    def _scores(self, matrix: np.ndarray) -> dict[str, float]:
         found = {
             "mIoU": metrics.mean_iou(matrix),
             "pixel accuracy": metrics.pixel_accuracy(matrix),
             "mean class accuracy": metrics.mean_class_accuracy_of_pixels(matrix),
         }
-        each = zip(classes, metrics.class_iou(matrix), strict=True)
+        each = zip(self.facts.classes, metrics.class_iou(matrix), strict=True)
         return found | {f"IoU: {name}": float(value) for name, value in each}
 
 

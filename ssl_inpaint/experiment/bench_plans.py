@@ -1,0 +1,159 @@
+"""A bench by its name with what the command line says of it, and what is refused before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ssl_inpaint import catalog, checkpoint, config
+from ssl_inpaint.config import Settings
+from ssl_inpaint.data.specs import Needs, chooses_masks, open_data
+from ssl_inpaint.errors import UsageError
+from ssl_inpaint.rows import Bench, Measurement, Row
+
+SettingsByPart = Mapping[str, Mapping[str, str]]
+NOTHING: SettingsByPart = {}
+TO_DRAW = ("random", *checkpoint.BY_DATA)  # sources that need an architecture only
+READ: Mapping[str, Needs] = {
+    "labels": "labels",
+    "features": "labels",
+    "objects": "objects",
+    "masks": "masks",
+}  # by what a task needs
+
+
+def plan_bench(name: str, data: Mapping[str, str], seeds: int | None, settings: SettingsByPart = NOTHING) -> Bench:
+    """The bench of that name with data sets and `--set` values put in.
+
+    `settings` are by row or task: {"inpainting": {"train.steps": "100"}, "cls": {"head.grid": "2"}}, and a row's
+    "source" takes the place of what it would be. UsageError for names that the bench does not have, and for data sets
+    that it wants and is not given.
+    """
+    bench: Bench = catalog.load("benches", name).build()
+    strange = sorted(data.keys() - bench.data.keys())
+    if strange:
+        known = ", ".join(sorted(bench.data))
+        raise UsageError(f"Bench '{name}' has no data set '{strange[0]}': name one of {known} by --data NAME=SPEC.")
+    specs = {**bench.data, **data}
+    missing = " ".join(f"--data {one}=SPEC" for one, spec in specs.items() if not spec)
+    if missing:
+        raise UsageError(f"Bench '{name}' has no data of its own: say where they are by {missing}.")
+    tasks = {measured.task for measured in bench.measurements}
+    config.refuse_unknown_parts(settings, (*(row.name for row in bench.rows), *sorted(tasks), "run"))
+    changed = {
+        "rows": [_changed_row(row, settings.get(row.name, {})).model_dump() for row in bench.rows],
+        "measurements": [_changed_measurement(m, settings.get(m.task, {})).model_dump() for m in bench.measurements],
+        "data": specs,
+        **({} if seeds is None else {"seeds": seeds}),
+    }
+    return config.check(Bench, "bench", {**bench.model_dump(), **changed})
+
+
+def refuse_missing(bench: Bench, is_thorough: bool = True) -> None:
+    """UsageError where a data set or an encoder is not there, before anything is run.
+
+    Data sets are opened, and what each measurement reads of them is looked for; where that is not `is_thorough` only
+    their names and folders are, in no time.
+    """
+    for row in bench.rows:
+        _refuse_source(row)
+    for spec in sorted(set(bench.data.values())):
+        chooses_masks(spec)  # resolves the spec, and reads no images
+    if is_thorough:
+        for row in bench.rows:
+            if row.pretext:
+                _refuse_unlabelled(bench, row)
+        for measured in bench.measurements:
+            _refuse_unread(bench, measured)
+
+
+def _changed_row(row: Row, changes: Mapping[str, str]) -> Row:
+    if "source" in changes:  # an encoder that is there already
+        values: dict[str, object] = {
+            "source": changes["source"],
+            "pretext": "",
+            "recipe": "",
+            "encoder": None,
+            "settings": {},
+        }
+        row = row.model_copy(update=values)
+    rest = {field: value for field, value in changes.items() if field != "source"}
+    settings = _merged(row.name, row.settings, rest, f" or {row.name}.source=SOURCE")
+    for part in settings if row.source else ():
+        if part != "encoder":
+            raise UsageError(
+                f"Row '{row.name}' is not pretrained, so --set {row.name}.{part}.FIELD cannot apply: leave it out."
+            )
+    return row.model_copy(update={"settings": settings})
+
+
+def _changed_measurement(measured: Measurement, changes: Mapping[str, str]) -> Measurement:
+    return measured.model_copy(update={"settings": _merged(measured.task, measured.settings, changes)})
+
+
+def _merged(
+    name: str, settings: SettingsByPart, changes: Mapping[str, str], also: str = ""
+) -> dict[str, dict[str, str]]:
+    found = {part: dict(values) for part, values in settings.items()}
+    for key, value in changes.items():
+        part, dot, field = key.partition(".")
+        if not (dot and part and field):
+            raise UsageError(f"'{name}.{key}' is not a setting: write --set {name}.PART.FIELD=VALUE{also}.")
+        found.setdefault(part, {})[field] = value
+    return found
+
+
+def _refuse_source(row: Row) -> None:
+    """UsageError where the row's encoder has a name that does not exist, or a place where nothing is."""
+    if row.pretext:
+        _refuse_encoder(row, row.encoder or catalog.load("recipes", row.recipe).build().encoder)
+        return
+    kind, colon, rest = row.source.partition(":")
+    if "=" in row.source and not Path(row.source).exists():
+        encoder, _, file = row.source.partition("=")
+        _refuse_encoder(row, encoder)
+        _refuse_absent(row, file)
+    elif row.named:
+        return
+    elif row.source == "torchvision:alexnet" or kind == "timm":
+        _refuse_encoder(row, "torchvision_alexnet" if kind == "torchvision" else row.source)
+    elif colon and kind in TO_DRAW:
+        if not Path(rest).exists():
+            _refuse_encoder(row, rest)
+    else:
+        _refuse_absent(row, row.source)
+
+
+def _refuse_encoder(row: Row, spec: str) -> None:
+    name, argument = catalog.split_argument(spec)
+    kind: type[Settings] = catalog.load("encoders", name).Config
+    plain = config.check(kind, f"{row.name}.encoder", {"argument": argument} if argument else {})
+    config.override(plain, f"{row.name}.encoder", row.settings.get("encoder", {}))
+
+
+def _refuse_absent(row: Row, path: str) -> None:
+    if not Path(path).exists():
+        raise UsageError(
+            f"There are no weights at '{path}' for row '{row.name}': give others by --set {row.name}.source=."
+        )
+
+
+def _refuse_unlabelled(bench: Bench, row: Row) -> None:
+    split = open_data(bench.data[row.data], "pretrain", row.settings.get("data", {}))
+    if catalog.load("pretext", row.pretext).SUPERVISION == "labels" and split.labels is None:
+        raise _unread(bench, row.data, "labels", f"row '{row.name}'", "pretrain")
+
+
+def _refuse_unread(bench: Bench, measured: Measurement) -> None:
+    needs = READ[catalog.load("transfer", measured.task).NEEDS]
+    for name in ("train", "val", "test"):
+        split = open_data(bench.data[measured.data], name, measured.settings.get("data", {}), needs)
+        if getattr(split, needs) is None:
+            raise _unread(bench, measured.data, needs, f"task '{measured.task}'", name)
+
+
+def _unread(bench: Bench, data: str, needs: str, who: str, split: str) -> UsageError:
+    return UsageError(
+        f"Data set '{data}' ({bench.data[data]}) has no {needs} in {split}, which {who} needs: "
+        f"give another by --data {data}=SPEC."
+    )

@@ -1,0 +1,86 @@
+"""Each task's resampled scores are its own scores of the repeated examples; records of one test set are paired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ssl_inpaint import bootstrap, catalog
+from ssl_inpaint.core import Detections, Objects, TransferFacts
+from ssl_inpaint.encoders import compact_alexnet
+
+EXAMPLES, REPLICATES = 20, 5
+CLASSES = ("cat", "dog", "eel")
+GENERATOR = np.random.default_rng
+
+
+def _task(name: str, is_multilabel: bool, **settings: object) -> object:
+    module = catalog.load("transfer", name)
+    encoder = compact_alexnet.build(compact_alexnet.Config())
+    return module.build(module.Config(**settings), encoder, TransferFacts(96, CLASSES, is_multilabel, is_frozen=True))
+
+
+def _counts() -> np.ndarray:
+    found = bootstrap.draw_counts("a test set", EXAMPLES, REPLICATES)
+    assert found is not None
+    return found
+
+
+def _check(score: Callable[[np.ndarray], dict[str, float]], found: bootstrap.Scores, names: set[str]) -> None:
+    """`score` takes the places of examples; what differs are sums in another order."""
+    assert found.values == score(np.arange(EXAMPLES)) and found.replicates.keys() == names
+    for replicate in range(REPLICATES):
+        plain = score(np.repeat(np.arange(EXAMPLES), _counts()[:, replicate]))
+        for name in names:
+            assert found.replicates[name][replicate] == pytest.approx(plain[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["step", "area", "11-point"])
+def test_classification_of_several_classes_an_image(kind: str) -> None:
+    task = _task("cls", True, average_precision=kind)
+    outputs, labels = GENERATOR(0).random((EXAMPLES, 3)), GENERATOR(1).integers(0, 2, (EXAMPLES, 3))
+    found = task.score_resampled(outputs, labels, _counts())
+    _check(lambda rows: task.score(outputs[rows], labels[rows]), found, {f"mAP ({kind})"})
+
+
+def test_classification_of_one_class_an_image() -> None:
+    task = _task("cls", False)
+    outputs, labels = GENERATOR(2).random((EXAMPLES, 3)), GENERATOR(3).integers(0, 3, EXAMPLES)
+    found = task.score_resampled(outputs, labels, _counts())
+    _check(lambda rows: task.score(outputs[rows], labels[rows]), found, {"accuracy", "mean class accuracy"})
+
+
+@pytest.mark.parametrize("is_multilabel", [True, False])
+def test_linear_probes(is_multilabel: bool) -> None:
+    task = _task("linear", is_multilabel, stages=("conv1", "conv5"))
+    outputs = GENERATOR(4).random((EXAMPLES, 2, 3))
+    labels = GENERATOR(5).integers(0, 2 if is_multilabel else 3, (EXAMPLES, 3) if is_multilabel else EXAMPLES)
+    found = task.score_resampled(outputs, labels, _counts())
+    metric = "mAP (step)" if is_multilabel else "accuracy"
+    _check(lambda rows: task.score(outputs[rows], labels[rows]), found, {f"{metric} conv1", f"{metric} conv5"})
+
+
+def test_detection() -> None:
+    generator, task = GENERATOR(6), _task("det", True)
+
+    def pair() -> tuple[Detections, Objects]:
+        boxes = np.array([[0, 0, 8, 8], [4, 0, 12, 8], [20, 20, 30, 30]], np.float32)
+        found, true = generator.integers(0, 3, 8), generator.integers(0, 3, 2)
+        scores = generator.random(8).astype(np.float32)
+        objects = Objects(boxes[true], generator.integers(0, 3, 2), np.zeros(2, bool))
+        return Detections(boxes[found], generator.integers(0, 3, 8), scores), objects
+
+    pairs = [pair() for _ in range(EXAMPLES)]
+    found = task.score_resampled(iter(pairs), _counts())
+    _check(lambda rows: task.score(pairs[row] for row in rows), found, {"mAP (11-point)", "mAP (area)"})
+
+
+def test_segmentation() -> None:
+    generator, task = GENERATOR(7), _task("seg", True)
+    pairs = [tuple(generator.integers(0, 3, (2, 6, 5), np.uint8)) for _ in range(EXAMPLES)]
+    found = task.score_resampled(iter(pairs), _counts())
+    _check(
+        lambda rows: task.score(pairs[row] for row in rows), found, {"mIoU", "pixel accuracy", "mean class accuracy"}
+    )
