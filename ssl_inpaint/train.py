@@ -121,7 +121,7 @@ def fit(
         stop.listening(),
         RunLog(folder if group.is_first else None, state.step, state.window) as log,
         seeded(seed),
-        torch.backends.cudnn.flags(benchmark=getattr(batches, "has_one_size", False)),
+        _chosen_kernels(getattr(batches, "has_one_size", False)),
         progress.bar(label, examples, done=state.step * config.batch_size, is_shown=group.is_first) as bar,
         _prefetched(batches, range(state.step, config.steps), workers, config.parts, runtime) as upcoming,
     ):
@@ -226,6 +226,17 @@ def _set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], players: d
                 state["lr"].fill_(rate * group.learning_rate_ratio)
             else:
                 state["lr"] = rate * group.learning_rate_ratio
+
+
+@contextmanager
+def _chosen_kernels(has_one_size: bool) -> Iterator[None]:
+    """cuDNN told to try what is fastest where all batches are alike; `cudnn.flags` would turn off all it is not told."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = has_one_size
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager
