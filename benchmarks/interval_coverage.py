@@ -4,6 +4,9 @@ The truth is the mean over many test sets of the same size. "shifted" is what `b
 the replicates' own percentiles, "basic" these mirrored at the value.
 
     python benchmarks/interval_coverage.py
+
+Prints, after 3 minutes of one CPU core: "shifted" from 93.8 to 96.5 % in the eight lines, "percentile" from 88.8 to
+97.2 %, the least for 11-point mAP, and "basic" from 82.5 to 97.8 %.
 """
 
 from __future__ import annotations

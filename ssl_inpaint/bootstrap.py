@@ -73,8 +73,8 @@ def draw_counts(identity: str, examples: int, replicates: int = REPLICATES) -> n
 def interval(value: float, replicates: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     """The percentile interval of the replicates, moved so that their mean is on `value`.
 
-    Deviation from the plain percentile interval: average precision is higher where examples are repeated, so that its
-    replicates lie above the value.
+    Deviation: the plain percentile interval stays where the replicates are; average precision is higher where examples
+    are repeated, so its replicates lie above the value (`benchmarks/interval_coverage.py` counts what that does).
     """
     outside = (1 - confidence) / 2
     low, high = np.quantile(replicates, [outside, 1 - outside]) - np.mean(replicates)

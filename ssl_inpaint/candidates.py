@@ -14,7 +14,7 @@ from torch import Tensor
 
 CHUNK_ROWS = {True: 2048, False: 8192}  # on a CPU, and elsewhere, where every step costs a launch
 CACHED_ROWS = 512  # gallery rows that a CPU multiplies at once: as many as stay in a cache
-PEAK_ROWS = 16  # gallery rows of which only the highest product is looked at first
+PEAK_ROWS = 32  # gallery rows of which only the highest product is looked at first
 MARGIN = 32  # candidates that are kept beside k, for those that float32 cannot tell from the k-th
 SAFE_LENGTHS = (1e-12, 1e12)  # whose squares, and those of what is added up to them, stay in float32's range
 
@@ -95,12 +95,14 @@ def _merged(values: Tensor, places: Tensor, groups: Tensor, start: int) -> tuple
     promising = int((peaks > values[:, -1:]).sum(dim=1).amax())  # groups of the query that has most of them
     if not promising:
         return values, places
-    # The P highest of all lie in the P groups with the highest peaks.
-    chosen = peaks.topk(min(promising, size), dim=1, sorted=False).indices[:, None]
-    fresh = groups.gather(2, chosen.expand(-1, rows, -1)).flatten(1)
-    names = (start + chosen + count * torch.arange(rows, device=places.device)[:, None]).flatten(1)
+    promising = min(promising, size)  # the P highest of all lie in the P groups with the highest peaks
+    chosen = peaks.topk(promising, dim=1, sorted=False).indices
+    fresh = groups.gather(2, chosen[:, None].expand(-1, rows, -1)).flatten(1)
     best = torch.cat((values, fresh), dim=1).topk(size, dim=1)
-    return best.values, torch.cat((places, names), dim=1).gather(1, best.indices)
+    nth = (best.indices - size).clamp(min=0)  # of the fresh ones, which come row by row
+    names = start + nth.div(promising, rounding_mode="floor") * count + chosen.gather(1, nth % promising)
+    known = places.gather(1, best.indices.clamp(max=size - 1))
+    return best.values, torch.where(best.indices < size, known, names)
 
 
 def _error(width: int) -> float:

@@ -25,8 +25,9 @@ def top_k(queries: Tensor, gallery: Vectors, k: int, chunk: int | None = None) -
     """The k most similar of N gallery vectors for each of Q queries: indices Q x k int64, similarities Q x k float32.
 
     Most similar first; of equal similarities the lower index. A query that is itself in the gallery finds itself.
-    Memory beside the vectors and the result is bounded by `chunk` rows of either side, a few k and `chunk` x `chunk`,
-    on the device of the queries; None: what suits that. ValueError for k outside 1 ... N, or vectors that are not finite.
+    Memory beside the vectors and the result is bounded by a few times `chunk` rows of either side, `chunk` x `chunk`
+    and `chunk` x k, on the device of the queries; None: what suits that. ValueError for k outside 1 ... N, or vectors
+    that are not finite.
     """
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k is {k}: it must be from 1 to the number of gallery vectors, {len(gallery)}.")

@@ -23,9 +23,9 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, classes: int) -> np.nda
         raise ValueError(f"There are {classes} classes: there must be 1 to {NOT_COUNTED}, for {NOT_COUNTED} is void.")
     if prediction.shape != truth.shape:
         raise ValueError(f"The prediction {prediction.shape} and the truth {truth.shape} must have one shape.")
-    bytes_of_both = _as_bytes(prediction), _as_bytes(truth)
-    if bytes_of_both[0] is not None and bytes_of_both[1] is not None:
-        pairs = _pairs(*bytes_of_both)
+    predicted_bytes, true_bytes = _as_bytes(prediction), _as_bytes(truth)
+    if predicted_bytes is not None and true_bytes is not None:
+        pairs = _pairs(predicted_bytes, true_bytes)
         matrix = pairs[:classes, :classes]
         if matrix.sum() == pairs[:NOT_COUNTED].sum():
             return matrix.copy()

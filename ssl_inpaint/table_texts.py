@@ -12,9 +12,9 @@ DASH = "\N{EN DASH}"
 DECIBELS = "psnr"  # metrics with this in their names are no fractions
 AS_THEY_ARE = ("SSIM", "LPIPS")  # metrics whose names begin so are not usually given in percent
 BOLD = (
-    "Bold: the best of its column and what is not separated from it, where something is; separated is a row whose "
-    "difference has a 95 % interval, paired over the test examples, without 0, and of several seeds a lead above both "
-    "deviations together (pair by pair, not corrected for their number)."
+    "Bold: the best of its column and what is not separated from it (separated: the 95 % interval of the difference, "
+    "paired over the test examples, leaves out 0, and between rows of several seeds the lead is above both deviations "
+    "together; pairs are not corrected for their number)."
 )
 
 

@@ -36,15 +36,17 @@ def normal(count: int, width: int, seed: int) -> Tensor:
 
 def whole_numbers() -> Vectors:
     """Cosines of very few values."""
-    draws = torch.Generator().manual_seed(0)
-    return torch.randint(-1, 2, (9, 5), generator=draws).float(), torch.randint(-1, 2, (900, 5), generator=draws).float()
+    vectors = torch.randint(-1, 2, (909, 5), generator=torch.Generator().manual_seed(0)).float()
+    return vectors[:9], vectors[9:]
 
 
 def duplicates() -> Vectors:
     """Of each vector between one and a hundred copies, of lengths that are powers of two."""
     copies = normal(40, 24, 1).repeat_interleave(torch.arange(1, 41) * 5 // 2, dim=0)
     scales = 2.0 ** (torch.arange(len(copies)) % 7)
-    return normal(40, 24, 1)[::5], (copies * scales[:, None])[torch.randperm(len(copies))]
+    return normal(40, 24, 1)[::5], (copies * scales[:, None])[
+        torch.randperm(len(copies), generator=torch.Generator().manual_seed(0))
+    ]
 
 
 def near_duplicates() -> Vectors:

@@ -493,7 +493,7 @@ def test_who_knows_the_truth_scores_one_exactly(
     if layout == "damaged":  # one image cannot be read, and is left out with its annotation
         (tmp_path / "VOCdevkit" / "VOC2007" / "JPEGImages" / "300.png").write_bytes(b"")
     feed, knowing = knowing_feed(kind, spec, mode)
-    scores = feed.score(knowing, "test")  # type: ignore[arg-type]
+    scores = feed.score(knowing, "test").values  # type: ignore[arg-type]
     present = {name: value for name, value in scores.items() if not np.isnan(value)}
     assert present == dict.fromkeys(present, 1.0) and [*present][: len(MAPS)] == (IOUS if kind == "seg" else MAPS)[:2]
     if layout != "shapes":
@@ -512,7 +512,7 @@ def test_an_object_in_the_part_that_is_cut_off_counts_as_missed(tmp_path: Path) 
     file = tmp_path / "VOCdevkit" / "VOC2007" / "Annotations" / "301.xml"  # the wide one
     file.write_text(re.sub(r"<xmin>65</xmin>(.*)<xmax>98<", r"<xmin>1</xmin>\1<xmax>34<", file.read_text()))
     feed, knowing = knowing_feed("faster", spec, "finetune")
-    scores = feed.score(knowing, "test")  # type: ignore[arg-type]
+    scores = feed.score(knowing, "test").values  # type: ignore[arg-type]
     # Of either class there are two objects; the boat that is cut off is missed, and what is left of its box is wrong.
     each = {name: value for name, value in scores.items() if name.startswith("AP (area)") and not np.isnan(value)}
     assert each == {"AP (area): boat": 0.25, "AP (area): bus": 1.0}

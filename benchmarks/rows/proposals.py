@@ -18,6 +18,7 @@ from ssl_inpaint.data.sources import FileImages
 from ssl_inpaint.progress import say
 
 NAME = "proposals"
+IMAGES_A_CORE = 4
 SIDES = (375, 500)  # pixels: a photograph of VOC 2007
 
 
@@ -27,7 +28,7 @@ def measure(device: torch.device, rounds: int, is_small: bool) -> Iterator[Measu
     if cores == 1:
         say("Left out: selective search on all cores, for there is one.")
         return
-    images, sides = (6, (48, 64)) if is_small else (12 * cores, SIDES)
+    images, sides = (6, (48, 64)) if is_small else (IMAGES_A_CORE * cores, SIDES)
     config = ProposalConfig(mode="fast")
     with TemporaryDirectory() as folder:
         found_in = _folder(Path(folder) / "images", images, sides)

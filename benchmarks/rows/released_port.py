@@ -96,7 +96,7 @@ class Port:
 
     def step(self, images: Tensor) -> dict[str, float]:
         """B x 3 x 128 x 128 in [-1, 1] on the device; the losses, named as ours are."""
-        with torch.backends.cudnn.flags(benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             return self._step(images)
 
     def _step(self, images: Tensor) -> dict[str, float]:

@@ -158,7 +158,7 @@ def _growing(queries: Tensor, sizes: tuple[int, ...], rounds: int) -> Measured:
     return found.measured(
         what=f"exact {K} nearest neighbours by cosine, gallery in a memory-mapped file",
         size=f"{len(queries)} queries x {sizes[-1]:,} x {WIDTH}",
-        compared_with=f"{repeated} searches of {sizes[-2]:,} vectors (1 and above: time grows no faster than the gallery)",
+        compared_with=f"{repeated} searches of {sizes[-2]:,} vectors (from 1: time grows no faster than vectors)",
         count=len(queries),
         unit="queries/s",
         reach=None,

@@ -91,10 +91,10 @@ class Hog:
         hog = cv2.HOGDescriptor(window, block, stride, cell, config.bins, _gammaCorrection=False)
         values = np.clip(images.numpy(), 0, 1)  # NumPy: torch's own threads would be one for each of each of ours
         values *= 255
-        pixels = np.ascontiguousarray(np.rint(values, out=values).astype(np.uint8).transpose(0, 2, 3, 1))
-        described = np.empty((len(pixels), hog.getDescriptorSize()), np.float32)
-        for place, image in enumerate(pixels):
-            described[place] = np.ravel(hog.compute(image))
+        planes = np.rint(values, out=values).astype(np.uint8)
+        described = np.empty((len(planes), hog.getDescriptorSize()), np.float32)
+        for place, image in enumerate(planes):
+            described[place] = np.ravel(hog.compute(cv2.merge([*image])))
         return described
 
     def _is_clear(self, covered: Tensor) -> np.ndarray:

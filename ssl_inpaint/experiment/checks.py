@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -61,3 +62,21 @@ def refuse_lone_images(objective: Objective, batch_size: int) -> None:
     has_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for network in networks for m in network.modules())
     if batch_size == 1 and has_norm:
         raise UsageError("train.batch_size = 1: BatchNorm, which this network has, needs 2 or more images a step.")
+
+
+def refuse_for_probes(
+    task: str, needs: str, mode: str, settings: Mapping[str, Mapping[str, str]], has_predictions: bool
+) -> None:
+    """UsageError for what does not go with probes of frozen encoders, or would change nothing."""
+    if mode != "frozen":
+        raise UsageError(f"Task '{task}' probes a frozen encoder: take --mode frozen, or --task cls to fine-tune.")
+    if has_predictions:
+        raise UsageError(
+            f"Task '{task}' has several predictions of each image and keeps none: leave out --predictions."
+        )
+    if "clip_norm" in settings.get("train", {}):
+        raise UsageError("train.clip_norm would tie together heads that train side by side: leave it out.")
+    loop = [f"train.{name}" for name in settings.get("train", {}) if name != "precision"]
+    loop += [f"protocol.{name}" for name in settings.get("protocol", {}) if name in ("cached_views", "learning_rates")]
+    if needs == "features" and loop:
+        raise UsageError(f"Task '{task}' has no training loop, so {loop[0]} cannot apply: leave it out.")

@@ -32,7 +32,7 @@ class _Size:
 
 MINUTES = _Size(
     "quick",
-    retrieval={"retrieval": {"gallery": "2000"}},
+    retrieval={"retrieval": {"queries": "250", "gallery": "1000"}},
     evaluation={"evaluation": {"images": "60", "gallery": "2000"}},
 )
 FULL = _Size("compact")

@@ -13,7 +13,7 @@ from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.core import Encoder
 from ssl_inpaint.errors import UsageError, unknown_name
-from ssl_inpaint.experiment.checks import refuse_size, refuse_used
+from ssl_inpaint.experiment.checks import refuse_for_probes, refuse_size, refuse_used
 from ssl_inpaint.experiment.crop_feed import CropFeed
 from ssl_inpaint.experiment.feeds import Feed, Part
 from ssl_inpaint.experiment.probe import Probe
@@ -69,7 +69,7 @@ def plan_transfer(
     config.refuse_unknown_parts(settings, ("data", "encoder", "head", *own_parts, "train", "protocol", "run"))
     module = catalog.load("transfer", task)
     if getattr(module, "IS_PROBE", False):
-        _refuse_for_probes(task, module.NEEDS, mode, settings, has_predictions)
+        refuse_for_probes(task, module.NEEDS, mode, settings, has_predictions)
     plain_head = config.check(module.Config, "head", base.head)
     head = config.override(plain_head, "head", settings.get("head", {}))
     loop = "frozen_train" if mode == "frozen" else "train"
@@ -115,8 +115,8 @@ def transfer(
     """Measures plan.source on plan.data: tunes on train and val, trains on both, scores test once.
 
     Writes config.json and scores.json to the run folder and records to the ledger; of processes that share the run, the
-    first one does. Failure where a frozen encoder was
-    found changed afterwards; UsageError for whatever the user can mend, before anything is written.
+    first one does. Failure where a frozen encoder was found changed afterwards; UsageError for whatever the user can
+    mend, before anything is written.
     """
     began, group = time.monotonic(), runtime.group
     if plan.mode == "finetune":
@@ -176,24 +176,6 @@ def _refuse_unused(protocol: Protocol, mode: str, settings: Mapping[str, Mapping
         raise UsageError("head.fixed and head.has_fixed_statistics are for fine-tuning and this encoder is frozen.")
     if settings.get("proposals") and not _reads_proposals(protocol.head):
         raise UsageError("Faster R-CNN proposes by itself, so --set proposals.FIELD cannot apply: leave it out.")
-
-
-def _refuse_for_probes(
-    task: str, needs: str, mode: str, settings: Mapping[str, Mapping[str, str]], has_predictions: bool
-) -> None:
-    """UsageError for what does not go with probes of frozen encoders, or would change nothing."""
-    if mode != "frozen":
-        raise UsageError(f"Task '{task}' probes a frozen encoder: take --mode frozen, or --task cls to fine-tune.")
-    if has_predictions:
-        raise UsageError(
-            f"Task '{task}' has several predictions of each image and keeps none: leave out --predictions."
-        )
-    if "clip_norm" in settings.get("train", {}):
-        raise UsageError("train.clip_norm would tie together heads that train side by side: leave it out.")
-    loop = [f"train.{name}" for name in settings.get("train", {}) if name != "precision"]
-    loop += [f"protocol.{name}" for name in settings.get("protocol", {}) if name in ("cached_views", "learning_rates")]
-    if needs == "features" and loop:
-        raise UsageError(f"Task '{task}' has no training loop, so {loop[0]} cannot apply: leave it out.")
 
 
 def _feed(plan: TransferPlan, runtime: Runtime) -> Feed:

@@ -1,0 +1,84 @@
+"""What is timed is right: the rows of probes, retrieval, HOG and scores, on small sizes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in [name for name in sys.modules if name == "measuring" or name.split(".")[0] == "rows"]:
+        del sys.modules[name]
+
+
+def row(name: str) -> ModuleType:
+    return importlib.import_module(f"rows.{name}")
+
+
+@pytest.mark.parametrize("name", ["retrieval", "hog", "scores", "probes"])
+def test_every_line_has_a_ratio_of_what_agrees(name: str, rows: None) -> None:
+    # Each row refuses to time what does not agree, to the tolerance that it states.
+    lines = list(row(name).measure(CPU, rounds=1, is_small=True))
+    assert lines or name == "hog"
+    for line in lines:
+        assert line.lowest <= line.ratio <= line.highest
+        assert line.ours > 0 and math.isfinite(line.ours) and line.agreement and line.device.startswith("cpu")
+        assert line.ratio == pytest.approx(line.ours / line.other)
+
+
+@pytest.mark.parametrize(("name", "missing"), [("hog", "skimage.feature"), ("scores", "pycocotools.coco")])
+def test_what_is_not_installed_is_named_and_left_out(
+    name: str, missing: str, rows: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # as Python marks what cannot be imported
+    made = [line.what for line in row(name).measure(CPU, rounds=1, is_small=True)]
+    assert not any("HOG" in what or "average precision" in what for what in made)
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_search_without_faiss_still_measures_the_rest(
+    rows: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert len(list(row("retrieval").measure(CPU, rounds=1, is_small=True))) == 2
+    assert "pip install faiss-cpu" in capsys.readouterr().err
+
+
+def test_a_row_refuses_what_does_not_agree(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, probes = row("scores"), row("probes")
+    confusion = scores.segmentation_metrics.confusion
+    monkeypatch.setattr(scores.segmentation_metrics, "confusion", lambda *given: confusion(*given) + 1)
+    with pytest.raises(ValueError, match="IoUs differ"):
+        scores._segmentation(2, rounds=1)
+    problem = probes._problem(CPU, is_small=True)
+    plain = probes.plain
+    monkeypatch.setattr(probes, "plain", lambda given: {name: 1.01 * w for name, w in plain(given).items()})
+    with pytest.raises(ValueError, match="weights of heads differ"):
+        probes._agreement(problem)
+
+
+def test_memory_of_a_search_does_not_grow_with_the_gallery(tmp_path: Path, rows: None) -> None:
+    found = row("retrieval")
+    if not math.isfinite(found._own_mebibytes()):
+        pytest.skip("this system does not tell the memory of a process apart from files")
+    queries = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
+    held = []
+    for count in (16_384, 65_536):  # 16 and 64 MiB, of which 8 are read at once and as much is made of them
+        gallery = np.lib.format.open_memmap(tmp_path / f"{count}.npy", "w+", np.float32, (count, 256))
+        gallery[:] = np.random.default_rng(0).standard_normal((count, 256), np.float32)
+        held.append(found._peak_mebibytes(queries, gallery))
+    assert max(held) < 40
