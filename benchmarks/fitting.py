@@ -44,7 +44,9 @@ def objective_of(recipe: Recipe, image_size: int, **changes: str) -> inpainting.
     return inpainting.build(chosen, encoder, TrainingFacts(image_size))
 
 
-def first_losses(objective: inpainting.Inpainting, images: Tensor, train: FitConfig, runtime: Runtime) -> Mapping[str, float]:
+def first_losses(
+    objective: inpainting.Inpainting, images: Tensor, train: FitConfig, runtime: Runtime
+) -> Mapping[str, float]:
     """The losses of one step, which is made."""
     once = train.model_copy(update={"steps": 1, "batch_size": len(images), "log_every_steps": 1})
     return fit(objective, InMemory(images), once, seed=0, runtime=runtime).losses

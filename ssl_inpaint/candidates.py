@@ -14,7 +14,7 @@ from torch import Tensor
 
 CHUNK_ROWS = {True: 2048, False: 8192}  # on a CPU, and elsewhere, where every step costs a launch
 CACHED_ROWS = 512  # gallery rows that a CPU multiplies at once: as many as stay in a cache
-PEAK_ROWS = 32  # gallery rows of which only the highest product is looked at first
+PEAK_ROWS = 16  # gallery rows of which only the highest product is looked at first
 MARGIN = 32  # candidates that are kept beside k, for those that float32 cannot tell from the k-th
 SAFE_LENGTHS = (1e-12, 1e12)  # whose squares, and those of what is added up to them, stay in float32's range
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_inpaint import bootstrap
+from ssl_inpaint.durations import duration
 from ssl_inpaint.records import MEASURED, Record
 
 ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
@@ -129,11 +130,3 @@ def _section(record: Record) -> str:
     if BY_NUMBER in record.metric:
         further = NUMBERED.get(record.task, further)
     return f"{kind}: {record.dataset}{FAMILIES.get(record.task, further)}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit a person would use; empty for none."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} s" if seconds else ""

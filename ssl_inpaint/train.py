@@ -49,7 +49,9 @@ class FitConfig(Settings):
     precision: Precision = "auto"
     channels_last: bool = True
     compile: bool = False  # torch.compile: pays off on long runs only
-    cuda_graph: bool = False  # the whole step captured once and replayed, on one GPU: for steps of many small kernels
+    # The whole step captured once and replayed, which spares a GPU from waiting for the next small kernel; changes
+    # nothing on a CPU, and for batches in several parts.
+    cuda_graph: bool = False
     # Of a batch, gone through in turn by one process or shared by several: draws, losses and BatchNorm are of a part
     # each, so that results depend on the parts, and not on how many processes there are.
     parts: int = Field(1, ge=1)
@@ -61,8 +63,8 @@ class FitConfig(Settings):
     def _is_whole(self) -> FitConfig:
         if self.batch_size % self.parts:
             raise ValueError(f"batch_size {self.batch_size} does not come in {self.parts} equal parts")
-        if self.cuda_graph and (self.parts > 1 or self.optimizer == "sgd"):
-            raise ValueError("cuda_graph is for batches in one part, and for adam and adamw")
+        if self.cuda_graph and self.optimizer == "sgd":
+            raise ValueError("cuda_graph is for adam and adamw")
         return self
 
 
@@ -116,7 +118,7 @@ def fit(
         return Fit(config.steps, examples, state.seconds, state.losses)
     stop = StopRequest()
     eager = Stepper(objective, players, optimizers, runtime, seed, config.parts, config.clip_norm)
-    stepper = Replayed(eager) if config.cuda_graph and runtime.device.type == "cuda" else eager
+    stepper = Replayed(eager) if _is_captured(config, runtime) else eager
     with (
         stop.listening(),
         RunLog(folder if group.is_first else None, state.step, state.window) as log,
@@ -213,10 +215,14 @@ def _optimizer(player: Player, config: FitConfig, runtime: Runtime) -> torch.opt
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, momentum=config.beta1)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    is_captured = config.cuda_graph and runtime.device.type == "cuda"
+    is_captured = _is_captured(config, runtime)
     # A graph reads the learning rate from the GPU, where it is changed between two replays.
     rate = torch.tensor(config.learning_rate, device=runtime.device) if is_captured else config.learning_rate
     return kind(groups, rate, betas=(config.beta1, 0.999), fused=True, capturable=is_captured)
+
+
+def _is_captured(config: FitConfig, runtime: Runtime) -> bool:
+    return config.cuda_graph and config.parts == 1 and runtime.device.type == "cuda"
 
 
 def _set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], players: dict[str, Player], rate: float) -> None:
@@ -230,7 +236,7 @@ def _set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], players: d
 
 @contextmanager
 def _chosen_kernels(has_one_size: bool) -> Iterator[None]:
-    """cuDNN told to try what is fastest where all batches are alike; `cudnn.flags` would turn off all it is not told."""
+    """cuDNN tries what is fastest where batches are alike; `cudnn.flags` would turn off whatever it is not told."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = has_one_size
     try:
@@ -286,8 +292,6 @@ def _refuse_shares(config: FitConfig, group: Group) -> None:
             f"{group.count} processes cannot share train.parts = {config.parts} equally: "
             f"set it to a multiple of {group.count}, or start a number of processes that divides it."
         )
-    if config.cuda_graph and group.count > 1:
-        raise UsageError("train.cuda_graph is for one process: leave it out.")
 
 
 def _is_asked_to_stop(stop: StopRequest, group: Group, step: int) -> bool:

@@ -17,6 +17,7 @@ from ssl_inpaint.data import shapes
 from ssl_inpaint.data.device_store import DeviceStore, near
 from ssl_inpaint.experiment import evaluation, pretrain, retrieval, transfer
 from ssl_inpaint.experiment.data import open_examples
+from ssl_inpaint.holes import KINDS
 from ssl_inpaint.plans import PretrainPlan, read_plan
 from ssl_inpaint.records import Ledger
 from ssl_inpaint.runtime import Runtime, open_runtime
@@ -59,7 +60,7 @@ def test_every_task_trains_there(data: str, tmp_path: Path, pretext: str, precis
     assert len(lines) == 6 and (tmp_path / "run" / "encoder.safetensors").exists()
 
 
-@pytest.mark.parametrize("holes", ["centre", "region", "noise"])
+@pytest.mark.parametrize("holes", KINDS)
 @pytest.mark.parametrize("loss", ["reconstruction", "joint"])
 def test_a_captured_step_has_the_losses_of_the_eager_one(data: str, tmp_path: Path, holes: str, loss: str) -> None:
     settings = {"holes": holes, "loss": loss, "dropout": "0.3"}

@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-import torch
 from torch import Tensor, nn
-
-SIDE = 4  # of the last map, in pixels
 
 
 class Discriminator(nn.Module):
@@ -30,25 +27,15 @@ class Discriminator(nn.Module):
         for position, (before, after) in enumerate(itertools.pairwise(widths)):
             layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
             layers.append(nn.BatchNorm2d(after) if position else nn.Identity())
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
-        self.maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(SIDE))
-        self.decide = nn.Linear(widths[-1] * SIDE**2, 1, bias=False)
+            layers.append(nn.LeakyReLU(0.2))
+        self.maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4))
+        self.decide = nn.Linear(widths[-1] * 16, 1, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
 
-    def forward(self, images: Tensor, groups: int = 1) -> Tensor:
-        """B x 3 x size x size to B.
-
-        With several groups, equal shares of the batch in order, BatchNorm looks at each by itself: as that many calls
-        one after the other, but that convolutions take all of them at once, which is faster.
-        """
-        maps = images * 2 - 1
-        for layer in self.maps:
-            if isinstance(layer, nn.BatchNorm2d) and groups > 1:
-                maps = torch.cat([layer(share) for share in maps.chunk(groups)])
-            elif not isinstance(layer, nn.AdaptiveAvgPool2d) or maps.shape[-1] != SIDE:  # else it changes nothing
-                maps = layer(maps)
-        return self.decide(maps.flatten(1)).squeeze(1)
+    def forward(self, images: Tensor) -> Tensor:
+        """B x 3 x size x size to B."""
+        return self.decide(self.maps(images * 2 - 1).flatten(1)).squeeze(1)

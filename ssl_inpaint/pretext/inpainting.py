@@ -117,8 +117,7 @@ class Inpainting:
             yield "generator", self._reconstruction(prediction, truth, hole)
             return
         real, filled = self._judged(truth, prediction, hole)
-        logits = self.discriminator(torch.cat([real, filled.detach()]), groups=2)
-        yield "discriminator", discriminator_loss(*logits.chunk(2))
+        yield "discriminator", discriminator_loss(self.discriminator(real), self.discriminator(filled.detach()))
         self.discriminator.requires_grad_(False)  # the generator's loss passes through, its gradient stays out
         try:
             adversarial = generator_loss(self.discriminator(filled))

@@ -6,7 +6,8 @@ Source: train.lua as its README runs it, with an overlap of 4 pixels; the paper'
 epochs: of the paper's 14,900 street views (recalled) that is 116,000 steps of 64. train.lua has the discriminator's
 rate as the base and the generator's at ten times that; here the generator's is the base.
 Deviation: hidden pixels are filled with the mean colour, where train.lua permutes it (pretext.fill=released).
-Cost: 3.7 GFLOP a training image by torch's counter, multiply and add counted as two; it wants a GPU.
+Cost: 3.7 GFLOP a training image by torch's counter, multiply and add counted as two; it wants a GPU. An H200 was seen
+to train 16,500 images a second on ready batches, where the step is captured (5,000 where not): all of it in 8 minutes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TRAIN = FitConfig(
     learning_rate=2e-3,
     beta1=0.5,
     schedule="constant",
+    cuda_graph=True,
     checkpoint_every_steps=1000,
     sample_every_steps=2000,
 )

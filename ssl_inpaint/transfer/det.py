@@ -15,7 +15,7 @@ from ssl_inpaint.core import Batch, Detections, Encoder, Objects, Player, Transf
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.metrics import ApKind
 from ssl_inpaint.transfer import heads
-from ssl_inpaint.transfer.regions import Detector, DetectorConfig
+from ssl_inpaint.transfer.detectors import DetectorConfig
 
 NEEDS = "objects"
 KINDS: tuple[ApKind, ...] = ("11-point", "area")  # of VOC's average precision
@@ -36,6 +36,8 @@ class Detection:
     """One player: the detector's head alone on a frozen encoder, head and encoder together when fine-tuning."""
 
     def __init__(self, config: Config, encoder: Encoder, facts: TransferFacts) -> None:
+        from ssl_inpaint.transfer.regions import Detector  # here: see `detectors`
+
         if config.coco:
             metrics.coco_average_precision([], [], 1)  # a missing package is better found now than after training
         self.config, self.encoder, self.facts = config, encoder, facts
