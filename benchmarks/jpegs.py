@@ -27,7 +27,9 @@ def write_jpegs(folder: Path, count: int, width: int, height: int) -> list[str]:
 
 def _picture(seed: int, width: int, height: int) -> bytes:
     generator = np.random.default_rng(seed)
-    coarse = Image.fromarray(generator.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    # Light varies and colour little, as in photographs: JPEG files keep half the resolution of colour.
+    shades = 0.8 * generator.uniform(0, 255, (9, 12, 1)) + 0.2 * generator.uniform(0, 255, (9, 12, 3))
+    coarse = Image.fromarray(shades.astype(np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
     pixels = np.clip(smooth + generator.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
     stream = io.BytesIO()

@@ -81,7 +81,7 @@ def side_by_side(
     for _ in range(warm_up):
         seconds_of(ours, device)
         seconds_of(other, device)
-    here, there = [], []
+    here, there = list[float](), list[float]()
     for place in range(rounds):
         for function, found in ((ours, here), (other, there)) if place % 2 == 0 else ((other, there), (ours, here)):
             found.append(seconds_of(function, device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ssl_inpaint.runtime import Precision, Runtime
 
 LEDGER = Path("results/measured.jsonl")
+SHARED = ("pretrain", "transfer", "bench")  # verbs whose work torchrun's processes share
 
 
 class Verbs(click.Group):
@@ -32,6 +34,15 @@ class Verbs(click.Group):
         except Failure as error:
             click.echo(str(error), err=True)
             sys.exit(1)
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb; UsageError where several processes would all do, and write, the same."""
+        found = super().resolve_command(context, arguments)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and found[0] not in SHARED:
+            raise UsageError(f"'{found[0]}' is work for one process: start it without torchrun.")
+        return found
 
 
 class Name(click.Choice[str]):

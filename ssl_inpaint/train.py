@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ssl_inpaint import progress
+from ssl_inpaint import allocation, progress
 from ssl_inpaint.batches import Batches
 from ssl_inpaint.config import Settings, hash_of
 from ssl_inpaint.core import Batch, Objective, Player, Truth
@@ -124,6 +124,7 @@ def fit(
         RunLog(folder if group.is_first else None, state.step, state.window) as log,
         seeded(seed),
         _chosen_kernels(getattr(batches, "has_one_size", False)),
+        allocation.kept() if runtime.device.type == "cpu" else nullcontext(),
         progress.bar(label, examples, done=state.step * config.batch_size, is_shown=group.is_first) as bar,
         _prefetched(batches, range(state.step, config.steps), workers, config.parts, runtime) as upcoming,
     ):

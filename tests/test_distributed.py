@@ -186,7 +186,7 @@ def test_shares_are_whole_and_even() -> None:
 
 
 def test_processes_that_cannot_share_the_parts_are_refused() -> None:
-    with pytest.raises(UsageError, match="3 processes cannot share train.parts = 4"):
+    with pytest.raises(UsageError, match=r"3 processes cannot share train\.parts = 4"):
         fit(Sum(), Noise(), FitConfig(batch_size=8, parts=4), seed=0, runtime=Runtime(CPU.device, False, Group(0, 3)))
     with pytest.raises(ValidationError, match="batch_size 8 does not come in 3 equal parts"):
         FitConfig(batch_size=8, parts=3)
@@ -205,3 +205,13 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert distributed.join() is ALONE and ALONE.is_first
     rows = torch.arange(4)
     assert ALONE.joined(rows, [4]) is rows
+
+
+@pytest.mark.parametrize("verb", ["nn-retrieval", "tables", "quickstart"])
+def test_what_is_not_shared_is_refused_to_several_processes(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(main, [verb])
+    assert (
+        result.exit_code == 2
+        and result.stderr == f"Error: '{verb}' is work for one process: start it without torchrun.\n"
+    )

@@ -400,3 +400,14 @@ def test_pool_free_alexnet_has_the_maps_of_the_pooled_one(size: int, stem: str) 
     layer = free.pools[2]
     expected = functional.conv2d(maps, layer.convolution.weight, layer.convolution.bias, stride=2).relu()
     torch.testing.assert_close(layer(maps), expected)  # nothing is padded where the windows fit
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 96])
+def test_response_normalisation_is_torchs_and_keeps_the_memory_format(channels: int) -> None:
+    maps = 100 * torch.randn(2, channels, 5, 7, generator=torch.Generator().manual_seed(0))
+    maps = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
+    ours, theirs = alexnet.ResponseNorm()(maps), torch.nn.LocalResponseNorm(5, 1e-4, 0.75)(maps)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    gradients = [torch.autograd.grad(one.square().sum(), maps)[0] for one in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-3)

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_inpaint import catalog
 from ssl_inpaint.plans import Recipe
-from ssl_inpaint.progress import say
 from ssl_inpaint.pretext.inpainting import Inpainting
+from ssl_inpaint.progress import say
 from ssl_inpaint.runtime import Runtime, has_fast_bf16
 from ssl_inpaint.train import FitConfig, on_device
 

@@ -1,10 +1,10 @@
 """The released inpainting network as its common PyTorch port writes it: what a training step is compared with.
 
-After BoyuanJiang/context_encoder_pytorch (train.py, model.py), whose structure is kept: 4 x 4 convolutions as bottleneck,
-a sigmoid and BCELoss, the discriminator on real, on detached and again on generated images with gradients of its own
-weights too, three backward passes, the band's weights as a matrix built in every step, Adam as it comes, float32,
-contiguous maps, losses read as numbers in every step. Two numbers differ, neither of which costs time: the weight 0.999
-of L2 counts once and the generator's rate is ten times the discriminator's, both as in train.lua of the release.
+After BoyuanJiang/context_encoder_pytorch (train.py, model.py), whose structure is kept: a bottleneck of 4 x 4
+convolutions, a sigmoid and BCELoss, the discriminator on real, on detached and again on generated images with gradients
+of its own weights too, three backward passes, the band's weights as a matrix built in every step, Adam as it comes,
+float32, contiguous maps, losses read as numbers in every step. Two numbers differ, neither of which costs time: the
+weight 0.999 of L2 counts once and the generator's rate is ten times the discriminator's, as in the release's train.lua.
 """
 
 from __future__ import annotations

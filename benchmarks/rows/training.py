@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from fitting import first_losses, objective_of, timed_beside
 from measuring import Measured
+from rows.released_port import Port, Widths
 from torch import Tensor, nn
 
-from rows.released_port import Port, Widths
 from ssl_inpaint import allocation, catalog, layouts
 from ssl_inpaint.plans import Recipe
 from ssl_inpaint.pretext.inpainting import Inpainting

@@ -59,7 +59,7 @@ class AlexNet(Encoder):
         self.pools = nn.ModuleList(
             StridedConvolution(c) if is_free else nn.MaxPool2d(3, 2, ceil_mode=True) for c in widths
         )
-        self.response = nn.LocalResponseNorm(5, 1e-4, 0.75) if config.normalization == "lrn" else nn.Identity()
+        self.response = ResponseNorm() if config.normalization == "lrn" else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.stages = alexnet_stages((c1, c2, c3, c4, c5), stride, kernel / 2 - padding)
         initialise(self, config.initial_deviation)
@@ -80,6 +80,21 @@ class AlexNet(Encoder):
     def _convolve(self, maps: Tensor, index: int) -> Tensor:
         convolution = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)[index]
         return torch.relu(self.norms[index](convolution(maps)))
+
+
+class ResponseNorm(nn.Module):
+    """x / (1 + 1e-4 / 5 s)^0.75, where s sums the squares of five neighbouring channels (Krizhevsky et al. 2012).
+
+    As torch's LocalResponseNorm, whose pooling over a fifth dimension turns maps that lie channels last around, so that
+    every layer behind it turns them back. The sum is a 1 x 1 convolution by a band of ones.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """B x C x H x W to the same shape and memory format."""
+        places = torch.arange(maps.shape[1], device=maps.device)
+        band = ((places[:, None] - places).abs() <= 2).to(maps.dtype)[:, :, None, None]
+        sums = nn.functional.conv2d(maps.square(), band).float()
+        return maps * (1 + 2e-5 * sums).pow(-0.75)
 
 
 class StridedConvolution(nn.Module):
