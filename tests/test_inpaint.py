@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_inpaint import checkpoint, config, inpainting_metrics, records, runlog, tables, windows
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.cli import main
 from ssl_inpaint.data import shapes
 from ssl_inpaint.data.specs import open_data
@@ -359,7 +360,7 @@ def opened(plan: EvaluationPlan) -> tuple[squares.Patches, Tensor, list[Named]]:
 def keys(plan: EvaluationPlan) -> dict[str, str]:
     """The identity of the record that each inpainter would have, by its name."""
     found, hole, named = opened(plan)
-    score = {"PSNR (dB)": 1.0}
+    score = Scores({"PSNR (dB)": 1.0})
     return {one.name: records.key(evaluation._records(plan, one, found, hole, score, 0.0, CPU)[0]) for one in named}
 
 
@@ -369,7 +370,7 @@ def test_no_inpainter_reads_what_is_hidden(
 ) -> None:
     """Two data sets that differ in the hidden pixels only are filled alike, by all inpainters, at all sizes."""
     specs = [region, "nearest:hog", f"nearest:{region}", *([joint] if hole == "centre" else [])]
-    more = {"hole_fraction": fraction, "has_others": "true", "images": "2"}
+    more = {"hole_fraction": fraction, "has_others": "true", "images": "2", "shown": "2"}
     plan = plan_of("folder:pictures", *specs, hole=hole, gallery_spec="folder:others", **more)
     found, holes, _ = opened(plan)
     shutil.copytree("pictures", tmp_path / "pictures")
@@ -381,7 +382,7 @@ def test_no_inpainter_reads_what_is_hidden(
     shown = []
     for one in (plan, poisoned):
         found, holes, named = opened(one)
-        shown.append({n.name: evaluation._scored(n, found, holes, 2, None)[1] for n in named})
+        shown.append({n.name: evaluation._scored(n, found, holes, one, None)[1] for n in named})
     assert len(shown[0]) == (9 if hole == "centre" else 7)
     for name, filled in shown[0].items():
         assert torch.equal(torch.where(holes, filled, 0.0), torch.where(holes, shown[1][name], 0.0)), name
@@ -411,10 +412,10 @@ def test_numbers_do_not_depend_on_how_many_images_are_filled_at_once(
     scores = []
     for chunk in (64, 4, 1):
         monkeypatch.setattr(evaluation, "CHUNK_IMAGES", chunk)
-        scores.append({one.name: evaluation._scored(one, found, hole, 6, None) for one in named})
+        scores.append({one.name: evaluation._scored(one, found, hole, plan, None) for one in named})
     for other in scores[1:]:
         for name, (numbers, filled) in other.items():  # a network adds up in another order for another batch
-            assert numbers == pytest.approx(scores[0][name][0], abs=1e-5), name
+            assert numbers.values == pytest.approx(scores[0][name][0].values, abs=1e-5), name
             assert torch.allclose(filled, scores[0][name][1], atol=1e-6), name
 
 
