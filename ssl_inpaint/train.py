@@ -214,7 +214,7 @@ def _optimizer(player: Player, config: FitConfig, runtime: Runtime) -> torch.opt
         for g in player.groups
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.learning_rate, momentum=config.beta1)
+        return torch.optim.SGD(groups, config.learning_rate, momentum=config.beta1, fused=True)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     is_captured = _is_captured(config, runtime)
     # A graph reads the learning rate from the GPU, where it is changed between two replays.
