@@ -35,12 +35,16 @@ TEXT_POINTS = 9
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of `results_bars`: a fraction, its deviation over seeds (None: a single seed), and its kind of method."""
+    """One row of `results_bars`: a fraction, its deviation over seeds (None: a single seed), and its kind of method.
+
+    `interval` is where it may lie on other test examples; None: it is not known.
+    """
 
     method: str
     mean: float
     std: float | None
     kind: Literal["baseline", "pretext", "supervised"]
+    interval: tuple[float, float] | None = None
 
 
 def sample_grid(columns: Sequence[np.ndarray], titles: Sequence[str], tile_inches: float = TILE_INCHES) -> Figure:
@@ -109,7 +113,10 @@ def retrieval_figure(
 
 
 def results_bars(bars: Sequence[Bar], label: str) -> Figure:
-    """A dot with its deviation for every method, in the given order from top to bottom, in percent of `label`."""
+    """A dot for every method, in the given order from top to bottom, in percent of `label`.
+
+    The line through it is its deviation over seeds; of a single seed its interval over test examples, where known.
+    """
     from matplotlib.figure import Figure
 
     if not bars:
@@ -118,8 +125,10 @@ def results_bars(bars: Sequence[Bar], label: str) -> Figure:
     axes = figure.add_subplot()
     for place, bar in enumerate(bars):
         colour, marker = BAR_STYLES[bar.kind]
-        deviation = None if bar.std is None else 100 * bar.std
-        axes.errorbar(100 * bar.mean, place, xerr=deviation, fmt=marker, color=colour, markersize=5, capsize=3)
+        low, high = bar.interval or (bar.mean, bar.mean)
+        reach = (bar.mean - low, high - bar.mean) if bar.std is None else (bar.std, bar.std)
+        sides = None if reach == (0, 0) else [[100 * reach[0]], [100 * reach[1]]]
+        axes.errorbar(100 * bar.mean, place, xerr=sides, fmt=marker, color=colour, markersize=5, capsize=3)
         text = f"{100 * bar.mean:.1f}" + ("" if bar.std is None else f" ± {100 * bar.std:.1f}")
         beside = axes.get_yaxis_transform()  # x in fractions of the axes
         axes.text(1.01, place, text, transform=beside, va="center", fontsize=TEXT_POINTS, color=colour)

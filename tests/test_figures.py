@@ -188,6 +188,17 @@ def test_results_go_from_top_to_bottom_in_percent_with_their_values() -> None:
     assert low < 28.2 and high > 30.3
 
 
+def test_the_line_through_a_result_is_its_deviation_or_its_interval() -> None:
+    bars = [
+        Bar("A", 0.5, 0.1, "baseline", (0.1, 0.9)),
+        Bar("B", 0.5, None, "pretext", (0.45, 0.6)),
+        Bar("C", 0.5, None, "pretext"),
+    ]
+    (axes,) = figures.results_bars(bars, "mAP").axes
+    lines = [segment for lines in axes.collections for segment in lines.get_segments()]
+    assert [sorted(point[0] for point in line) for line in lines] == [pytest.approx([40, 60]), pytest.approx([45, 60])]
+
+
 def test_results_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="No bars"):
         figures.results_bars([], "mAP")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ssl_inpaint import cells as tabulation
 from ssl_inpaint import checkpoint, figures, report, tables
@@ -110,11 +111,15 @@ def _draw(measured: Sequence[Record], task: str, mode: str, path: Path) -> Path:
     shown = [record for record in of_task if record.metric not in tabulation.FURTHER.get(task, ())]
     rows = tabulation.measured_cells(shown).sort_values("mean")
     bars = [
-        figures.Bar(row["method"], row["mean"], row["std"] if row["n_seeds"] > 1 else None, _kind(row))
+        figures.Bar(row["method"], row["mean"], row["std"] if row["n_seeds"] > 1 else None, _kind(row), _interval(row))
         for row in rows.to_dict("records")
     ]
     figures.save(figures.results_bars(bars, f"{shown[0].metric} on {shown[0].dataset}, {mode} encoder"), path)
     return path
+
+
+def _interval(row: Mapping[Hashable, Any]) -> tuple[float, float] | None:
+    return None if math.isnan(row["low"]) else (row["low"], row["high"])
 
 
 def _kind(row: Mapping[Hashable, object]) -> Literal["baseline", "pretext", "supervised"]:

@@ -1,7 +1,8 @@
 """The paper's feature learning: CaffeNet at 227 pixels, random regions, 100,000 iterations of 256, Adam 1e-4.
 
 Command: ssl-inpaint pretrain --data imagefolder:IMAGENET --recipe paper --set pretext.decoder_normalization=none
-Cost: 14 hours on the paper's Titan X. The learning rate is recalled, not verified, for random regions. The batch size
+Cost: 14 hours on the paper's Titan X; 38 minutes on an H200 by 11,250 images a second, seen over 40 steps on ready
+batches. The learning rate is recalled, not verified, for random regions. The batch size
 of feature learning is not stated in the sources at hand, and 256 is this suite's choice, as is Adam's beta1 of 0.9
 (0.5 in the released adversarial code).
 """
