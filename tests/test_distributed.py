@@ -24,6 +24,7 @@ from ssl_inpaint.core import Batch, ParameterGroup, Player
 from ssl_inpaint.data import shapes
 from ssl_inpaint.distributed import ALONE, Group
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment import crop_feed
 from ssl_inpaint.records import Ledger
 from ssl_inpaint.runtime import Runtime
 from ssl_inpaint.train import FitConfig, NotFinite, fit, shared
@@ -39,9 +40,12 @@ PRETRAIN = (
 HEAD = "--set head.hidden=[] --set protocol.test_views=centre --set train.steps=3"
 FROZEN = f"transfer --data shapes:data --protocol quick_cls {WHOLE} {HEAD} --set protocol.cached_views=2"
 FINETUNED = f"transfer --data shapes:data --protocol quick_cls --mode finetune {WHOLE} {HEAD} --set train.batch_size=8"
-EVERY_LINE = """
+VIEW_BATCH = 8  # images described at a time, so that a small set has batches for both
+EVERY_LINE = f"""
 import json, sys
 from ssl_inpaint.cli import main
+from ssl_inpaint.experiment import crop_feed
+crop_feed.VIEW_BATCH = {VIEW_BATCH}
 for line in json.loads(sys.argv[1]):
     main(line.split(), standalone_mode=False)
 """
@@ -54,7 +58,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_INPAINT_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        shapes.make_shapes(folder / "data", shapes.Config(train=150, val=10, test=140))
+        patch.setattr(crop_feed, "VIEW_BATCH", VIEW_BATCH)
+        shapes.make_shapes(folder / "data", shapes.Config(train=30, val=10, test=30))
         in_parts = f"{PRETRAIN} --set train.parts=2 --set run.ledger=one.jsonl"
         typed(f"{in_parts} --output one")
         stopped_at(4, f"{in_parts} --output resumed")
@@ -130,7 +135,7 @@ def test_two_processes_record_what_one_does(desk: Path) -> None:
         (r.method, r.metric, r.mode, r.config_hash) for r in two
     ]
     for here, there in zip(one, two, strict=True):
-        assert here.value == pytest.approx(there.value, abs=0.02), here.metric  # a rank or two of 140 may be swapped
+        assert here.value == pytest.approx(there.value, abs=0.05), here.metric  # a rank or two of 30 may be swapped
         assert there.device.startswith("2 x cpu")
 
 
