@@ -266,7 +266,11 @@ class Described:
 
 
 class FeatureProbe(Protocol):
-    """A transfer task without a training loop: it reads the features of whole splits at once."""
+    """A transfer task without a training loop: it reads the features of whole splits at once.
+
+    One that has `measure_resampled`, which takes `counts` beside what `measure` takes, gives the same scores with
+    replicates (`bootstrap.Scores`).
+    """
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """What is described, by stage, of images B x 3 x H x W."""

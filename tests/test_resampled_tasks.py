@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from ssl_inpaint import bootstrap, catalog
-from ssl_inpaint.core import Detections, Objects, TransferFacts
+from ssl_inpaint.core import Described, Detections, Objects, TransferFacts
 from ssl_inpaint.encoders import compact_alexnet
 
 EXAMPLES, REPLICATES = 20, 5
@@ -60,6 +61,27 @@ def test_linear_probes(is_multilabel: bool) -> None:
     found = task.score_resampled(outputs, labels, _counts())
     metric = "mAP (step)" if is_multilabel else "accuracy"
     _check(lambda rows: task.score(outputs[rows], labels[rows]), found, {f"{metric} conv1", f"{metric} conv5"})
+
+
+@pytest.mark.parametrize("is_multilabel", [True, False])
+def test_nearest_neighbours(is_multilabel: bool) -> None:
+    """The training images that vote stay as they are; ties of whole votes are what few neighbours make."""
+    task, generator = _task("knn", is_multilabel, k=(3, 7)), torch.Generator().manual_seed(6)
+
+    def described(count: int, seed: int) -> Described:
+        shape = (count, 3) if is_multilabel else count
+        labels = torch.from_numpy(GENERATOR(seed).integers(0, 2 if is_multilabel else 3, shape))
+        return Described({task.stages[0]: torch.rand(count, 4, generator=generator)}, labels)
+
+    known, asked, choices = described(30, 7), described(EXAMPLES, 8), {"k": 7.0}
+
+    def score(rows: np.ndarray) -> dict[str, float]:
+        some = Described({stage: one[rows] for stage, one in asked.features.items()}, asked.labels[rows])
+        return task.measure(known, some, choices, generator)
+
+    found = task.measure_resampled(known, asked, choices, generator, _counts())
+    name = "mAP (step)" if is_multilabel else "accuracy"
+    _check(score, found, {name, f"{name} k=3", f"{name} k=7"})
 
 
 def test_detection() -> None:

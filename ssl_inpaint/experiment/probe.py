@@ -123,8 +123,12 @@ class Probe:
     def _measure_features(self, probe: Any, choices: Mapping[str, float], test: Part) -> tuple[Scores, float]:
         known, asked = (self._crops.described(probe, names) for names in (["train", "val"], [test.name]))
         began = time.monotonic()
-        scores = probe.measure(known, asked, choices, self._generator())
-        return Scores(_numbers(scores)), time.monotonic() - began
+        counts = bootstrap.draw_counts(test.digest, len(test))
+        if counts is not None and hasattr(probe, "measure_resampled"):
+            found = probe.measure_resampled(known, asked, choices, self._generator(), counts)
+        else:
+            found = Scores(probe.measure(known, asked, choices, self._generator()))
+        return Scores(_numbers(found.values), found.replicates), time.monotonic() - began
 
     @property
     def _crops(self) -> CropFeed:

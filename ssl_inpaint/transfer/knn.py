@@ -8,20 +8,22 @@ Source: eval_knn.py of facebookresearch/dino: k of 10, 20, 100, 200 and T of 0.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ssl_inpaint import metrics, retrieval
+from ssl_inpaint import metrics, resampled_metrics, retrieval
+from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Described, Encoder, TransferFacts
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.transfer import pooling
 from ssl_inpaint.transfer.pooling import PoolingConfig
 
+T = TypeVar("T")
 NEEDS = "features"
 IS_PROBE = True
 
@@ -68,13 +70,34 @@ class NearestNeighbours:
         self, known: Described, asked: Described, choices: Mapping[str, float], generator: torch.Generator
     ) -> dict[str, float]:
         """`accuracy` or `mAP (<kind>)` at the chosen k, then ` k=<k>` for each."""
-        scores = self._scores(known, asked)
+        return self._with_chosen(self._scores(known, asked), choices)
+
+    def measure_resampled(
+        self,
+        known: Described,
+        asked: Described,
+        choices: Mapping[str, float],
+        generator: torch.Generator,
+        counts: np.ndarray,
+    ) -> Scores:
+        """As `measure`, with replicates: the training images that vote are the same in all."""
+        values, replicates = {}, {}
+        for metric, shares in self._votes(known, asked):
+            labels = asked.labels.numpy()
+            values[metric] = self._score(shares, labels)
+            replicates[metric] = self._resampled(shares, labels, counts)
+        return Scores(self._with_chosen(values, choices), self._with_chosen(replicates, choices))
+
+    def _with_chosen(self, scores: Mapping[str, T], choices: Mapping[str, float]) -> dict[str, T]:
         chosen = {s: scores[self._metric(s, int(choices[self._named("k", s)]))] for s in self.stages}
-        return {self._metric(stage): value for stage, value in chosen.items()} | scores
+        return {self._metric(stage): value for stage, value in chosen.items()} | dict(scores)
 
     def _scores(self, known: Described, asked: Described) -> dict[str, float]:
+        return {m: self._score(shares, asked.labels.numpy()) for m, shares in self._votes(known, asked)}
+
+    def _votes(self, known: Described, asked: Described) -> Iterator[tuple[str, np.ndarray]]:
+        """For each stage and k the metric's name, and the share of each class in the vote on each image, N x K."""
         device = next(self.encoder.parameters()).device
-        found = {}
         for stage in self.stages:
             # What is known stays where it is, and goes to the device a chunk at a time.
             vectors = asked.features[stage].to(device)
@@ -82,13 +105,18 @@ class NearestNeighbours:
             for k in self.config.k:
                 labels = known.labels[neighbours[:, :k].cpu()]
                 shares = votes(similarities[:, :k].cpu(), labels, len(self.facts.classes), self.config.temperature)
-                found[self._metric(stage, k)] = self._score(shares.numpy(), asked.labels.numpy())
-        return found
+                yield self._metric(stage, k), shares.numpy()
 
     def _score(self, shares: np.ndarray, labels: np.ndarray) -> float:
         if self.facts.is_multilabel:
             return metrics.mean_average_precision(shares, labels, self.config.average_precision)[0]
         return metrics.accuracy(shares.argmax(axis=1), labels)
+
+    def _resampled(self, shares: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        if self.facts.is_multilabel:
+            kind = self.config.average_precision
+            return resampled_metrics.mean_average_precision_of_scores(shares, labels, kind, counts)
+        return resampled_metrics.accuracy(shares.argmax(axis=1), labels, counts)
 
     def _metric(self, stage: str, k: int | None = None) -> str:
         kind = f"mAP ({self.config.average_precision})" if self.facts.is_multilabel else "accuracy"
