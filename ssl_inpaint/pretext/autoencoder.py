@@ -1,4 +1,8 @@
-"""The paper's control: the inpainting network with nothing hidden, asked for its own input."""
+"""The paper's control: the inpainting network with nothing hidden, asked for its own input.
+
+Transfer is not better than random: 22.1 mAP against 23.9 after 250 steps of 32 on `shapes` (`bench pretexts`, frozen
+classification, one seed). A longer run was not tried; as a control it need not be.
+"""
 
 from __future__ import annotations
 

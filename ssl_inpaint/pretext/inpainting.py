@@ -1,4 +1,11 @@
-"""The context encoder's own task: fill in the hidden part of an image (Pathak et al. 2016)."""
+"""The context encoder's own task: fill in the hidden part of an image (Pathak et al. 2016).
+
+Transfer, as far as it was trained here, is not better than random. 250 steps of 32 on `shapes` (`bench pretexts`,
+frozen classification, one seed): 23.2 mAP by central holes, 21.7 by blocks, 21.9 by regions, 22.1 by regions with the
+joint loss, random 23.9. 4,000 steps of 64 on 11,247 photographs (VOC07-resplit, compact-cls): 32.0 against 34.2 frozen,
+39.6 against 41.0 fine-tuned. Tried: those holes and losses, the channel-wise layer with and without dropout. The paper
+trained 100,000 steps.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ Shortcuts: turns are exact, by flips and transposes of the square crop, so that 
 one away; each turn has the very pixels of the others. BatchNorm sees all turns of an image in one batch, whose
 statistics are the same whichever of them is asked for.
 Measured on `shapes`, recipe quick, one seed: 61 % of held-out turns told right after 50 steps (chance 25 %).
+Transfer is no better than random, as far as one seed tells: 24.2 mAP against 23.9 after 250 steps of 32 (`bench
+pretexts`, frozen classification), where 74.5 % of turns are told right. A longer run was not tried.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ authors' caffe-video_triplet: negatives are other pairs' patches in the batch, f
 with and then hard ones. Ranking loss max(0, D(patch, tracked) - D(patch, other) + margin), D one less the cosine.
 Margin 0.5 and two layers of 4,096 and 1,024 units behind pool5 are as recalled.
 Deviation: 1,024 and 256 units, for small sets; patches are resized up where the encoder takes no images so small.
+Transfer is not better than random: 23.0 mAP against 23.9 after 250 steps of 32 on `shapes` (`bench pretexts`, frozen
+classification, one seed), where 96 % of held-out comparisons come out right. A longer run was not tried.
 """
 
 from __future__ import annotations
