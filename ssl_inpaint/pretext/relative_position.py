@@ -9,7 +9,7 @@ Deviation: patches are never shrunk and enlarged again, as the released code doe
 crops have no detail to lose.
 Measured on `shapes`, recipe quick with a third of its channels, one seed: 21 % of held-out pairs told right after 150
 steps (chance 12.5 %, 800 pairs).
-Transfer is not better than random: 23.2 mAP against 23.9 after 250 steps of 32 (`bench pretexts`, frozen
+Transfer is not better than random: 23.1 mAP against 23.9 after 250 steps of 32 (`bench pretexts`, frozen
 classification, one seed), where 24 % of held-out pairs are told right. A longer run was not tried.
 """
 

@@ -9,8 +9,8 @@ little is lost. Deviation: the loop's optimisers; the released code has LARS, fo
 
 Measured, one seed, 150 steps of 32 of recipe `quick` with whole squares (crops.smallest_share=1) on `shapes`: held-out
 partners found in 7.5 % where chance is 1.0 %, and still rising. Nearest neighbours were then worse than at random
-(compact-knn, mAP 20.0 % against 22.2 %), and after 250 steps frozen classification is not better (`bench pretexts`, 23.5
-mAP against 23.9): so short a run does not beat random, and a longer one has not been tried.
+(compact-knn, mAP 20.0 % against 22.2 %), and after 250 steps frozen classification is not better (`bench pretexts`,
+23.4 mAP against 23.9): so short a run does not beat random, and a longer one has not been tried.
 """
 
 from __future__ import annotations
