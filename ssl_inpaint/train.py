@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -23,6 +21,7 @@ from ssl_inpaint.core import Batch, Objective, Player, Truth
 from ssl_inpaint.distributed import Group
 from ssl_inpaint.errors import Failure, UsageError
 from ssl_inpaint.images import to_float
+from ssl_inpaint.prefetch import prefetched
 from ssl_inpaint.runlog import RunLog
 from ssl_inpaint.runtime import Precision, Runtime, StopRequest, seeded
 from ssl_inpaint.state import TrainingState
@@ -126,7 +125,7 @@ def fit(
         _chosen_kernels(getattr(batches, "has_one_size", False)),
         allocation.kept() if runtime.device.type == "cpu" else nullcontext(),
         progress.bar(label, examples, done=state.step * config.batch_size, is_shown=group.is_first) as bar,
-        _prefetched(batches, range(state.step, config.steps), workers, config.parts, runtime) as upcoming,
+        prefetched(batches, range(state.step, config.steps), workers, config.parts, runtime) as upcoming,
     ):
         began = time.monotonic() - state.seconds
         for parts in upcoming:
@@ -244,47 +243,6 @@ def _chosen_kernels(has_one_size: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-@contextmanager
-def _prefetched(
-    batches: Batches, steps: range, workers: int, parts: int, runtime: Runtime
-) -> Iterator[Iterator[list[Batch]]]:
-    """This process's parts of the batches of those steps in order, the next few made by threads meanwhile."""
-    pool = ThreadPoolExecutor(max(1, workers))
-
-    def made(step: int) -> list[Batch]:
-        found = [batches.at(step, part, parts) for part in runtime.group.share(parts)]
-        return [_pinned(batch) for batch in found] if runtime.device.type == "cuda" else found
-
-    def upcoming() -> Iterator[list[Batch]]:
-        waiting: deque[Future[list[Batch]]] = deque()
-        for step in steps:
-            waiting.append(pool.submit(made, step))
-            if len(waiting) > 2 * max(1, workers):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    try:
-        yield upcoming()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _pinned(batch: Batch) -> Batch:
-    """The batch in memory that a GPU reads by itself, while the next step is prepared."""
-
-    def pinned(tensor: Tensor) -> Tensor:
-        return tensor if tensor.is_cuda else tensor.pin_memory()
-
-    features = batch.features
-    return replace(
-        batch,
-        images=pinned(batch.images),
-        labels=None if batch.labels is None else pinned(batch.labels),
-        features=None if features is None else {name: pinned(maps) for name, maps in features.items()},
-    )
 
 
 def _refuse_shares(config: FitConfig, group: Group) -> None:
