@@ -21,7 +21,7 @@ KINDS = ("centre", "blocks", "region", "noise")
 
 NOISE_CELLS_PER_PIXEL = 0.06  # the released code's `res`
 MOST_SQUARES = (
-    96  # of a hole of blocks, on a GPU; of 2,000 the most were 14 for a quarter of the image, 46 for nine tenths
+    96  # of a hole of blocks, on a GPU; of 2,000 the most were 13 for a quarter of the image, 46 for nine tenths
 )
 DEFAULT_BANK = (96, 64)  # silhouettes, and pixels a side
 

@@ -36,13 +36,6 @@ def top_k(queries: Tensor, gallery: Vectors, k: int, chunk: int | None = None) -
     return torch.cat([indices for indices, _ in found]), torch.cat([similarities for _, similarities in found])
 
 
-def precision_at_k(neighbour_labels: Tensor, query_labels: Tensor) -> float:
-    """The share of each query's k neighbours that have its label (Q x k against Q), averaged over the queries."""
-    if neighbour_labels.ndim != 2 or len(neighbour_labels) != len(query_labels) or neighbour_labels.numel() == 0:
-        raise ValueError(f"Neighbours {tuple(neighbour_labels.shape)} of {len(query_labels)} queries must be Q x k.")
-    return float((neighbour_labels == query_labels[:, None]).double().mean())
-
-
 def retrieval_map(
     queries: Tensor, gallery: Vectors, query_labels: Tensor, gallery_labels: Tensor, chunk: int | None = None
 ) -> tuple[float, int]:

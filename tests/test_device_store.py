@@ -51,7 +51,7 @@ def test_resized_windows_are_pillows_but_for_its_order_of_passes(tmp_path, size)
     is_equal = (differences == 0).flatten(1).all(1)
     assert is_equal.float().mean() > 0.5  # whole crops, bit for bit
     assert differences.max() <= 2  # where rows come first: each pass rounds to bytes
-    assert differences[~is_equal].float().mean() < 0.5 if not is_equal.all() else True
+    assert (differences > 0).float().mean() < 0.1
 
 
 def test_windows_between_pixels_and_oblong_ones_are_pillows_to_one_level(tmp_path):

@@ -108,13 +108,6 @@ def test_wrong_vectors_are_refused() -> None:
         retrieval.retrieval_map(good, good, torch.zeros(3), torch.zeros(4))
 
 
-def test_precision_at_k_by_hand() -> None:
-    neighbours = torch.tensor([[1, 1, 2, 2], [3, 0, 0, 0], [5, 5, 5, 5]])
-    assert retrieval.precision_at_k(neighbours, torch.tensor([1, 3, 5])) == pytest.approx((2 + 1 + 4) / 12)
-    with pytest.raises(ValueError, match="must be Q x k"):
-        retrieval.precision_at_k(neighbours, torch.tensor([1, 3]))
-
-
 @pytest.mark.parametrize("chunk", [1, 4, 5, 64])
 def test_retrieval_map_agrees_with_scikit_learn_and_leaves_out_lonely_queries(chunk: int) -> None:
     queries, gallery = vectors(9, 10), vectors(40, 11)
