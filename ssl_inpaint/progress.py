@@ -15,8 +15,9 @@ PLAIN_LINE_SECONDS = 30.0
 
 
 def say(message: str) -> None:
-    """One line on stderr, where messages to a person go."""
-    print(message, file=sys.stderr, flush=True)
+    """One line on stderr, where messages to a person go; in one piece, as other processes may write there too."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
 
 
 class _Rate(ProgressColumn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -119,7 +120,7 @@ def test_torchrun_divides_the_cells_and_one_process_says_how_it_went(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("5 of 5 cells are done.") == 1
-    begun = Counter(line.split()[1] for line in done.stderr.splitlines() if line.startswith("["))
-    assert len(begun) == 5 and set(begun.values()) == {1}
+    begun = Counter(re.findall(r"^\[\d/5\] (\S+)$", done.stderr, re.MULTILINE))
+    assert len(begun) == 5 and set(begun.values()) == {1}, done.stderr
     notes = list((tmp_path / "bench" / bench.CELLS).glob("*.json"))
     assert len(notes) == 5 and all(json.loads(note.read_text())["keys"] for note in notes)

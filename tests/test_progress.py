@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -125,3 +126,10 @@ def test_results_printed_under_a_bar_stay_on_stdout(capsys: pytest.CaptureFixtur
 def test_messages_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     progress.say("hello")
     assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_message_is_written_in_one_piece_as_other_processes_write_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=pieces.append, flush=lambda: None))
+    progress.say("[1/2] a cell")
+    assert pieces == ["[1/2] a cell\n"]
