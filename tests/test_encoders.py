@@ -12,9 +12,11 @@ from ssl_inpaint.core import Encoder
 from ssl_inpaint.encoders import alexnet, compact_alexnet, dcgan, timm
 from ssl_inpaint.errors import UsageError
 
-FIXED = "timm:vit_tiny_patch16_224"
-# Every encoder of the folder gets these contract tests; timm's by a convolutional network, and one for one size only.
-OF_ANY_SIZE = [name for name in catalog.parts("encoders") if name != "timm"] + ["timm:resnet18"]
+FIXED = "timm:swin_tiny_patch4_window7_224"
+VIT = "timm:test_vit"
+# Every encoder of the folder gets these contract tests; timm's by a convolutional network, a transformer, and one that
+# takes images of one size only.
+OF_ANY_SIZE = [name for name in catalog.parts("encoders") if name != "timm"] + ["timm:resnet18", VIT]
 SPECS = [*OF_ANY_SIZE, FIXED]
 
 
@@ -139,7 +141,7 @@ def caffe(pixels: Tensor) -> Tensor:
         ("dcgan", lambda pixels: pixels * 2 - 1),
         ("torchvision_alexnet", imagenet),
         ("timm:resnet18", imagenet),
-        (FIXED, lambda pixels: (pixels - 0.5) / 0.5),  # the mean and deviation of its own weights
+        (VIT, lambda pixels: (pixels - 0.5) / 0.5),  # the mean and deviation of its own weights
     ],
 )
 def test_images_are_normalised_inside(spec: str, normalise: Callable[[Tensor], Tensor]) -> None:
@@ -298,14 +300,46 @@ SMALL_VIT = {"image_size": "64", "patch_size": "8", "depth": "3"}
 
 def test_a_timm_transformer_is_made_for_the_size_that_is_set(tmp_path: Path) -> None:
     encoder, card = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)
-    assert encoder.smallest_input == 64
+    assert encoder.smallest_input == 16 and len(encoder.positions) == 64
     assert [m.shape for m in encoder.eval()(images(2, 64)).values()] == [(2, 64, 8, 8)] * 3
     assert [stage.stride for stage in encoder.stages.values()] == [8, 8, 8]
-    with pytest.raises(UsageError, match=r"64 pixels a side only and was given 96.*encoder\.image_size to 96"):
-        encoder(images(1, 96))
     checkpoint.save_weights(tmp_path / checkpoint.ENCODER_FILE, encoder, card)
     again, _ = checkpoint.open_encoder(str(tmp_path), {}, seed=9)  # the file knows the size
     assert torch.equal(again.eval()(images(1, 64))["stage3"], encoder(images(1, 64))["stage3"])
+
+
+def test_a_vit_at_its_own_size_is_timms_own_to_the_last_bit() -> None:
+    import timm as library
+
+    encoder = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].eval()
+    whole = library.create_model("test_vit", img_size=64, patch_size=8, depth=3).eval()
+    weights = {name.removeprefix("model.model."): tensor for name, tensor in encoder.state_dict().items()}
+    assert set(whole.load_state_dict(weights, strict=False).missing_keys) <= {
+        *("fc_norm.weight", "fc_norm.bias", "norm.weight", "norm.bias", "head.weight", "head.bias")
+    }
+    with torch.no_grad():
+        expected = whole.forward_intermediates(encoder.normalised(images(2, 64)), intermediates_only=True)
+        assert all(map(torch.equal, encoder(images(2, 64)).values(), expected))
+
+
+def test_a_vit_stretches_its_positions_over_images_of_another_shape() -> None:
+    encoder = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].eval()
+    grid = encoder.positions.T.reshape(1, 64, 8, 8)
+    wide = functional.interpolate(grid, (8, 16), mode="bicubic", antialias=True).flatten(2)[0].T
+    other, _ = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)
+    with torch.no_grad():
+        vit = other.eval().model.model
+        found = vit._pos_embed(torch.zeros(1, 8, 16, 64))[0, other.prefix_tokens :]
+        torch.testing.assert_close(found, wide)
+        assert [m.shape for m in encoder(torch.rand(1, 3, 64, 121)).values()] == [(1, 64, 8, 16)] * 3
+
+
+def test_what_a_vit_is_not_shown_of_its_last_patches_is_the_mean_colour() -> None:
+    encoder = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].eval()
+    whole = encoder.mean.expand(1, 3, 72, 72).clone()
+    whole[..., :68, :65] = images(1, 72)[..., :68, :65]
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(whole[..., :68, :65])["stage3"], encoder(whole)["stage3"])
 
 
 def test_a_timm_transformer_of_another_size_takes_weights_of_that_size_only() -> None:

@@ -121,7 +121,7 @@ def test_colours_of_the_same_lightness_are_the_same_to_it() -> None:
     assert (deep - other).abs().mean() > 0.01 * deep.std()  # which are not to the one inside
 
 
-@pytest.mark.parametrize("name", ["compact_alexnet", "dcgan", "timm:resnet18", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["compact_alexnet", "dcgan", "timm:resnet18", "timm:swin_tiny_patch4_window7_224"])
 def test_it_has_the_stages_of_the_encoder_inside(name: str) -> None:
     encoder, card = checkpoint.build_encoder(f"grey:{name}", {}, seed=0)
     inside, _ = checkpoint.build_encoder(name, {}, seed=0)

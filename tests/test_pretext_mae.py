@@ -238,7 +238,9 @@ def test_images_that_patches_do_not_tile_are_refused(size: int, patch: int) -> N
 
 
 def test_images_of_another_size_than_the_encoders_are_refused() -> None:
-    with pytest.raises(UsageError, match="takes images of 32 pixels a side only and was given 64"):
+    with pytest.raises(
+        UsageError, match=r"positions of 16 patches and images of 64 pixels have 64: set encoder\.image_size=64"
+    ):
         mae.build(mae.Config(), tiny_vit(32), TrainingFacts(64))
 
 

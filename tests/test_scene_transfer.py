@@ -750,9 +750,18 @@ def test_a_protocol_of_another_task_is_refused(task: str, protocol: str, sentenc
     refused(plan, tmp_path / "run", sentence)
 
 
+@pytest.mark.parametrize("kind", ["fast", "seg"])
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_a_vision_transformer_is_shown_whole_images_of_any_shape(kind: str, mode: str, tmp_path: Path) -> None:
+    plan = plan_of(kind, put_voc(tmp_path / "data"), "random:timm:test_vit", mode)
+    of_small_images = {"image_size": "64", "patch_size": "8", "depth": "3"}
+    made = run(plan.model_copy(update={"encoder_settings": of_small_images}), tmp_path / "run")
+    assert all(0 <= value <= 1 for value in means(made.scores).values())
+
+
 def test_a_network_for_squares_of_one_size_is_refused(tmp_path: Path) -> None:
     def plan() -> TransferPlan:
-        found = plan_of("faster", put_voc(tmp_path / "data"), "random:timm:vit_tiny_patch16_224")
+        found = plan_of("faster", put_voc(tmp_path / "data"), "random:timm:swin_tiny_patch4_window7_224")
         return found.model_copy(update={"encoder_settings": {}})
 
     refused(plan, tmp_path / "run", "square images of 224 pixels only")  # and not that 80 pixels are too few

@@ -23,7 +23,11 @@ OTHERS: dict[str, dict[str, dict[str, str]]] = {  # pretext task to its settings
     "supervised": {},
 }
 GREY = {"encoder": {"settings": '{"channels": [48, 128, 192, 192, 128]}'}}
-SHORT = {"train": {"steps": "200", "warmup_steps": "40"}}
+PATCHES = {  # 64 of them, in images of the protocol's size
+    "encoder": {"image_size": "64", "patch_size": "8"},
+    "crops": {"size": "64", "store_size": "80"},
+    "train": {"steps": "250", "warmup_steps": "40"},
+}
 NARROW = {"encoder": {"channels": "48,128,192,192,128"}}  # the encoder of `quick`
 
 
@@ -49,7 +53,7 @@ def build() -> Bench:
                 encoder="grey:compact_alexnet",
                 settings=GREY,
             ),
-            Row(name="masked-autoencoder", pretext="masked_autoencoder", recipe="mae", settings=SHORT),
+            Row(name="masked-autoencoder", pretext="masked_autoencoder", recipe="mae", settings=PATCHES),
             Row(name="random-vit", source="random:{masked-autoencoder}"),
         ),
         measurements=(Measurement(task="cls", mode="frozen", protocol="quick_cls", data="voc"),),

@@ -14,6 +14,8 @@ from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder, Stage
 from ssl_inpaint.errors import UsageError
 
+VISION_TRANSFORMERS = ("timm.models.vision_transformer", "timm.models.deit")
+
 
 class Config(Settings):
     """Which model, of which size, and which weights."""
@@ -21,8 +23,8 @@ class Config(Settings):
     later: ClassVar[frozenset[str]] = frozenset({"image_size", "patch_size", "depth"})
     argument: str = "resnet18"  # timm's name, with its tag after a dot if wanted: resnet50.a1_in1k
     pretrained: bool = False  # timm's weights, downloaded where its cache does not have them
-    # Of transformers, which are made for one size. None: as the name says, and what the weights were trained with.
-    image_size: int | None = Field(None, ge=16)  # pixels a side of the images
+    # Of transformers. None: as the name says, and what the weights were trained with.
+    image_size: int | None = Field(None, ge=16)  # pixels a side of the images that its positions are for
     patch_size: int | None = Field(None, ge=2)  # pixels a side of a patch: 8 suits images of 64 or 96 pixels
     depth: int | None = Field(None, ge=3)  # blocks; the last 3 are the stages
 
@@ -49,6 +51,7 @@ def build(config: Config, weights: Mapping[str, Tensor] | None = None) -> Encode
             pretrained=config.pretrained or weights is not None,
             pretrained_cfg_overlay=None if weights is None else {"state_dict": dict(weights)},
             features_only=True,
+            **_any_size(config.argument),
             **config.changes,
         )
     except TypeError as error:  # of a setting that this model has not
@@ -128,13 +131,16 @@ class TimmEncoder(Encoder):
 class TimmViT(TimmEncoder):
     """A plain vision transformer, whose blocks also run on some of the patches alone: what masking asks for.
 
-    `patch_size` is in pixels; `prefix_tokens` counts what goes before the patches, such as the class token.
+    It takes images of any shape: learned positions are stretched over them (bicubic, as timm does it), and the right
+    and bottom edge padded to whole patches with the mean colour. `patch_size` is in pixels; `prefix_tokens` counts what goes before the patches, such as the class token.
     """
 
     def __init__(self, name: str, model: Any, image_size: int | None = None) -> None:
         super().__init__(name, model, image_size)
         self.patch_size: int = model.model.patch_embed.patch_size[0]
         self.prefix_tokens: int = model.model.num_prefix_tokens
+        if model.model.dynamic_img_size:
+            self.is_fixed, self.smallest_input = False, 2 * self.patch_size
 
     @property
     def positions(self) -> Tensor:
@@ -154,6 +160,15 @@ class TimmViT(TimmEncoder):
         visible = patches.gather(1, kept.unsqueeze(2).expand(-1, -1, patches.shape[2]))
         encoded: Tensor = vit.blocks(vit.norm_pre(torch.cat([prefix, visible], dim=1)))
         return encoded
+
+
+def _any_size(argument: str) -> dict[str, bool]:
+    """What has timm make a vision transformer that takes images of any size; nothing for other models."""
+    import timm
+
+    module = timm.model_entrypoint(argument.split(".")[0]).__module__
+    flags = ("dynamic_img_size", "dynamic_img_pad")
+    return dict.fromkeys(flags, True) if module in VISION_TRANSFORMERS else {}
 
 
 def _is_plain_vit(model: Any) -> bool:

@@ -74,7 +74,12 @@ class MaskedAutoencoding:
                 f"Patches of {self.patch_size} pixels do not tile images of {facts.image_size}, two patches at least: "
                 "set encoder.patch_size, or crops.size and encoder.image_size, so that one divides the other."
             )
-        side = deepest_side(encoder, facts.image_size)  # UsageError where the encoder is for another size
+        if len(encoder.positions) != self.patches:
+            raise UsageError(
+                f"The encoder learns positions of {len(encoder.positions)} patches and images of {facts.image_size} "
+                f"pixels have {self.patches}: set encoder.image_size={facts.image_size}, or crops.size to its own."
+            )
+        side = deepest_side(encoder, facts.image_size)
         self.network = PatchPainter(encoder, encoder.stages[list(encoder.stages)[-1]].channels, side, config)
 
     def players(self) -> dict[str, Player]:
