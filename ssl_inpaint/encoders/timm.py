@@ -132,7 +132,8 @@ class TimmViT(TimmEncoder):
     """A plain vision transformer, whose blocks also run on some of the patches alone: what masking asks for.
 
     It takes images of any shape: learned positions are stretched over them (bicubic, as timm does it), and the right
-    and bottom edge padded to whole patches with the mean colour. `patch_size` is in pixels; `prefix_tokens` counts what goes before the patches, such as the class token.
+    and bottom edge padded to whole patches with the mean colour. `patch_size` is in pixels; `prefix_tokens` counts what
+    goes before the patches, such as the class token.
     """
 
     def __init__(self, name: str, model: Any, image_size: int | None = None) -> None:
