@@ -9,7 +9,9 @@ random place, size and turn, and the motion is divided between them: each alone 
 which of the two moved is no question at all. They are made equally sharp, as sharpness would tell the zoom (`evened`).
 
 Slow to begin: on 1,300 photographs at 96 pixels a narrow compact_alexnet stays at chance, 0.125, for 300 steps of 64 at
-learning rate 1e-3 and finds 0.20 of the held-out bins after 400; 500 steps of 32 at 2e-3 are not enough.
+learning rate 1e-3 and finds 0.20 of the held-out bins after 400; 500 steps of 32 at 2e-3 are not enough. After 1,000 of
+64 on `shapes` it finds 0.42, and transfers better than random: 25.6 mAP against 23.9, by 0.2 to 3.2 (`bench pretexts`,
+frozen classification, one seed).
 
 Source: Agrawal, Carreira, Malik, "Learning to See by Moving", ICCV 2015: siamese encoders, their maps side by side into
 a small top network, one softmax of 20 bins for each component (as recalled).

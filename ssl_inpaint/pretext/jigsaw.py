@@ -7,6 +7,8 @@ decides. Source: the released code, MehdiNoroozi/JigsawPuzzleSolver; channel shi
 recalled from the paper.
 Measured on `shapes`, recipe quick with a third of its channels and channel shifts of 2 pixels, one seed: 13 % of 100
 held-out puzzles solved after 300 steps (chance 1 %).
+Transfer is not better than random: 23.5 mAP against 23.9 after 250 steps of 32 with all channels (`bench pretexts`,
+frozen classification), when 8 % of puzzles are solved and more with every step. A longer run was not tried.
 """
 
 from __future__ import annotations
