@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from ssl_inpaint.errors import UsageError
+
+Thing, Made = TypeVar("Thing"), TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,20 @@ class Group:
         parts = [torch.empty_like(mine) for _ in lengths]
         distributed.all_gather([part.view(torch.uint8) for part in parts], mine.view(torch.uint8))
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    def spread(self, things: Sequence[Thing], work: Callable[[Thing], Made]) -> Iterator[tuple[Thing, Made]]:
+        """Each thing with what `work` makes of it, in order: every process works on its share and is given the rest.
+
+        They go on in step, a thing each, so that none holds more than it needs.
+        """
+        for start in range(0, len(things), self.count):
+            some = things[start : start + self.count]
+            mine = work(some[self.rank]) if self.rank < len(some) else None
+            made: list[Any] = [mine]
+            if self.count > 1:
+                made = [None] * self.count
+                distributed.all_gather_object(made, mine)
+            yield from zip(some, made, strict=False)  # the last may be fewer
 
     def wait(self) -> None:
         """Until all processes have come to this place."""

@@ -24,7 +24,7 @@ from ssl_inpaint.core import Batch, ParameterGroup, Player
 from ssl_inpaint.data import shapes
 from ssl_inpaint.distributed import ALONE, Group
 from ssl_inpaint.errors import UsageError
-from ssl_inpaint.experiment import crop_feed
+from ssl_inpaint.experiment import crop_feed, scene_feed
 from ssl_inpaint.records import Ledger
 from ssl_inpaint.runtime import Runtime
 from ssl_inpaint.train import FitConfig, NotFinite, fit, shared
@@ -40,12 +40,17 @@ PRETRAIN = (
 HEAD = "--set head.hidden=[] --set protocol.test_views=centre --set train.steps=3"
 FROZEN = f"transfer --data shapes:data --protocol quick_cls {WHOLE} {HEAD} --set protocol.cached_views=2"
 FINETUNED = f"transfer --data shapes:data --protocol quick_cls --mode finetune {WHOLE} {HEAD} --set train.batch_size=8"
+SCENES = (
+    "transfer --task seg --data shapes:data --protocol quick_seg --predictions "
+    "--set train.steps=3 --set train.batch_size=4 --set head.hidden=8"
+)
 VIEW_BATCH = 8  # images described at a time, so that a small set has batches for both
+SCENE_BATCH = 6  # of 30 and of 10 images: an odd and an even number of batches
 EVERY_LINE = f"""
 import json, sys
 from ssl_inpaint.cli import main
-from ssl_inpaint.experiment import crop_feed
-crop_feed.VIEW_BATCH = {VIEW_BATCH}
+from ssl_inpaint.experiment import crop_feed, scene_feed
+crop_feed.VIEW_BATCH, scene_feed.VIEW_BATCH = {VIEW_BATCH}, {SCENE_BATCH}
 for line in json.loads(sys.argv[1]):
     main(line.split(), standalone_mode=False)
 """
@@ -59,17 +64,20 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SSL_INPAINT_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         patch.setattr(crop_feed, "VIEW_BATCH", VIEW_BATCH)
+        patch.setattr(scene_feed, "VIEW_BATCH", SCENE_BATCH)
         shapes.make_shapes(folder / "data", shapes.Config(train=30, val=10, test=30))
         in_parts = f"{PRETRAIN} --set train.parts=2 --set run.ledger=one.jsonl"
         typed(f"{in_parts} --output one")
         stopped_at(4, f"{in_parts} --output resumed")
         typed(f"{FROZEN} --from one --set run.ledger=one.jsonl --output frozen-one")
         typed(f"{FINETUNED} --from one --set train.parts=2 --set run.ledger=one.jsonl --output tuned-one")
+        typed(f"{SCENES} --from one --set run.ledger=one.jsonl --output scenes-one")
         together(
             f"{PRETRAIN} --set run.ledger=two.jsonl --output two",
             "pretrain --resume resumed --set run.ledger=three.jsonl",
             f"{FROZEN} --from one --set run.ledger=two.jsonl --output frozen-two",
             f"{FINETUNED} --from one --set run.ledger=two.jsonl --output tuned-two",
+            f"{SCENES} --from one --set run.ledger=two.jsonl --output scenes-two",
         )
         yield folder
 
@@ -137,6 +145,12 @@ def test_two_processes_record_what_one_does(desk: Path) -> None:
     for here, there in zip(one, two, strict=True):
         assert here.value == pytest.approx(there.value, abs=0.05), here.metric  # a rank or two of 30 may be swapped
         assert there.device.startswith("2 x cpu")
+
+
+def test_two_processes_predict_the_masks_that_one_does(desk: Path) -> None:
+    one, two = (sorted((desk / run / "predictions").rglob("*.png")) for run in ("scenes-one", "scenes-two"))
+    assert len(one) > 30 and [path.name for path in one] == [path.name for path in two]
+    assert all(here.read_bytes() == there.read_bytes() for here, there in zip(one, two, strict=True))
 
 
 class Sum:

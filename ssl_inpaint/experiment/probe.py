@@ -164,11 +164,11 @@ class Probe:
 
     def _fit(self, objective: Any, names: list[str], rate: float, label: str) -> train.Fit:
         loop = self.loop.model_copy(update={"learning_rate": rate})
-        # A head on cached features is light: every process trains it, and the first one's scores count.
+        # A head on cached features is light: every process trains it, and the first one's counts.
         runtime = dataclasses.replace(self.runtime, group=ALONE) if self.is_frozen else self.runtime
         is_written = self.runtime.group.is_first or not self.is_frozen
         try:
-            return train.fit(
+            found = train.fit(
                 objective,
                 self.feed.batches(objective, names, loop),
                 loop,
@@ -181,6 +181,10 @@ class Probe:
             )
         except train.Interrupted as stopped:  # names the folder of this fit, which is not what --resume takes
             raise train.Interrupted(f"{stopped} The run folder is {self.folder}.") from None
+        if self.is_frozen:
+            heads = [player.module for player in objective.players().values()]
+            self.runtime.group.equalise([tensor for head in heads for tensor in head.state_dict().values()])
+        return found
 
     def _score(self, objective: Any, name: str, keep: Path | None = None, counts: np.ndarray | None = None) -> Scores:
         """The metrics of one split, with everything in eval mode; without those of classes that have no examples."""

@@ -37,7 +37,7 @@ VIEW_BATCH = 16  # images described at a time
 CACHE_GIB = 8.0  # of memory for a frozen encoder's maps of train and val; where it is too small they are made anew
 PIXELS_AT_A_TIME = 64 * 96 * 96  # of a batch for calibration or rescaling, at most
 
-Maps = dict[str, Tensor]  # by stage, C x h x w, of one image
+Maps = dict[str, Tensor]  # by stage, C x h x w of one image, or B x C x h x w of several
 
 
 class SceneFeed:
@@ -125,35 +125,40 @@ class SceneFeed:
 
     def _predictions(self, objective: ImageTransfer[Any, Any], name: str) -> list[Any]:
         """One a image of the split, in order; boxes count from the corner of the original file."""
-        part, found = self.parts[name], dict[int, Any]()
+        part, side, found = self.parts[name], self.scenes.test_side, dict[int, Any]()
+        cached = None
+        if self.is_frozen and self._fits(objective):
+            cached = self._cached(objective, name, side, False)
+
+        def predicted(positions: list[int]) -> list[Any]:
+            if cached is None:
+                maps = self._describe(objective, part, positions, side, False)
+            else:
+                maps = {stage: torch.stack([cached[p][stage] for p in positions]) for stage in cached[positions[0]]}
+            views = [self._view(part, position, side, False, False) for position in positions]
+            batch = annotated_batch(torch.empty(len(positions), 0), maps, views)
+            boxes = [part.images.store.kept_box(position) for position in positions]
+            sizes = [(bottom - top, right - left) for left, top, right, bottom in boxes]
+            made = objective.predict(train.on_device(batch, self.runtime), sizes)
+            return [
+                _moved(one, box) if isinstance(one, Detections) else one for one, box in zip(made, boxes, strict=True)
+            ]
+
         with progress.bar(f"predict {name}", len(part), is_shown=self.runtime.group.is_first) as bar:
-            for positions, maps in self._test_maps(objective, name):
-                views = [self._view(part, position, self.scenes.test_side, False, False) for position in positions]
-                features = {stage: torch.stack([one[stage] for one in maps]) for stage in maps[0]}
-                batch = annotated_batch(torch.empty(len(positions), 0), features, views)
-                boxes = [part.images.store.kept_box(position) for position in positions]
-                sizes = [(bottom - top, right - left) for left, top, right, bottom in boxes]
-                predicted = objective.predict(train.on_device(batch, self.runtime), sizes)
-                for position, box, one in zip(positions, boxes, predicted, strict=True):
-                    found[position] = _moved(one, box) if isinstance(one, Detections) else one
+            for positions, made in self.runtime.group.spread(self._groups(part, side), predicted):
+                found |= dict(zip(positions, made, strict=True))
                 bar.advance(len(positions))
         return [found[position] for position in range(len(part))]
 
-    def _test_maps(self, objective: ImageTransfer[Any, Any], name: str) -> Iterator[tuple[list[int], list[Maps]]]:
-        """Positions and maps of a whole split in batches of images of one size."""
-        side, part = self.scenes.test_side, self.parts[name]
-        if not (self.is_frozen and self._fits(objective)):
-            yield from self._described(objective, part, side, False)
-            return
-        cached = self._cached(objective, name, side, False)
-        for positions, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH):
-            yield positions, [cached[position] for position in positions]
+    def _groups(self, part: Scene, side: int) -> list[list[int]]:
+        """The images of a split that are described together: those of one size, so that nothing is padded."""
+        return [some for some, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH)]
 
     def _fits(self, objective: ImageTransfer[Any, Any]) -> bool:
         """True where the maps of all views of train and val may be kept, to go by those of the first image."""
         if self._is_kept is None:
             part, (side, is_mirrored) = self.parts["train"], max(self.scenes.views)
-            maps = self._describe(objective, part, [0], side, is_mirrored)[0]
+            maps = self._describe(objective, part, [0], side, is_mirrored)
             count = (len(part) + len(self.parts["val"])) * len(self.scenes.views)
             needed = count * sum(m.numel() for m in maps.values()) * 2 / 2**30  # two bytes a value
             self._is_kept = needed <= CACHE_GIB
@@ -172,7 +177,7 @@ class SceneFeed:
 
         def made(position: int, one: int) -> Maps:
             part, place = places[position]
-            return self._describe(objective, part, [place], *self.scenes.views[one])[0]
+            return _rows(self._describe(objective, part, [place], *self.scenes.views[one]))[0]
 
         return made
 
@@ -181,36 +186,39 @@ class SceneFeed:
         key = (name, side, is_mirrored)
         if key not in self._caches:
             part, found = self.parts[name], dict[int, Maps]()
+
+            def described(positions: list[int]) -> Maps:
+                return self._describe(objective, part, positions, side, is_mirrored)
+
             with progress.bar(f"describe {name}", len(part), is_shown=self.runtime.group.is_first) as bar:
-                for positions, maps in self._described(objective, part, side, is_mirrored):
-                    found |= dict(zip(positions, maps, strict=True))
+                for positions, maps in self.runtime.group.spread(self._groups(part, side), described):
+                    found |= dict(zip(positions, _rows(maps), strict=True))
                     bar.advance(len(positions))
             self._caches[key] = [found[position] for position in range(len(part))]
         return self._caches[key]
 
-    def _described(
-        self, objective: ImageTransfer[Any, Any], part: Scene, side: int, is_mirrored: bool
-    ) -> Iterator[tuple[list[int], list[Maps]]]:
-        """Maps by the encoder in eval mode, images of one size together, so that nothing is padded."""
-        for positions, _ in groups_of_one_size(part.images, side, self.scenes.longest, VIEW_BATCH):
-            yield positions, self._describe(objective, part, positions, side, is_mirrored)
-
     def _describe(
         self, objective: ImageTransfer[Any, Any], part: Scene, positions: list[int], side: int, is_mirrored: bool
-    ) -> list[Maps]:
-        """The maps of some images of one size; of a frozen encoder as they are cached, in float16 on the CPU."""
+    ) -> Maps:
+        """The maps of some images of one size, B x C x h x w, by the encoder in eval mode.
+
+        Of a frozen encoder as they are cached, in float16 on the CPU.
+        """
         views = [self._view(part, position, side, is_mirrored, True) for position in positions]
         pixels = torch.stack([one.pixels for one in views if one.pixels is not None])
         with torch.no_grad(), self.runtime.autocast():
             maps = objective.features(train.on_device(Batch(pixels), self.runtime).images)
-        if self.is_frozen:
-            maps = {stage: m.half().cpu() for stage, m in maps.items()}
-        return [{stage: m[row] for stage, m in maps.items()} for row in range(len(positions))]
+        return {stage: m.half().cpu() for stage, m in maps.items()} if self.is_frozen else maps
 
     def _view(self, part: Scene, position: int, side: int, is_mirrored: bool, has_pixels: bool) -> View:
         images = replace(part.images, masks=None)  # which are read where they are scored, at their own size
         images = Annotated(part.images.store) if has_pixels else images
         return view(images, position, side, self.scenes.longest, is_mirrored, has_pixels)
+
+
+def _rows(maps: Maps) -> list[Maps]:
+    """Those of each image of a batch."""
+    return [{stage: m[row] for stage, m in maps.items()} for row in range(len(next(iter(maps.values()))))]
 
 
 def _moved(found: Detections, box: tuple[int, int, int, int]) -> Detections:
