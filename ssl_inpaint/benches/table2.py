@@ -7,9 +7,9 @@ motion (Agrawal), tracking (Wang) and relative position (Doersch) as they are he
 and not from video; inpainting of random regions; ImageNet's labels. What is trained takes the recipe `paper`: 100,000
 steps of 256. Columns: voc07_cls, voc07_det and voc12_seg; `--set seg.data.test_list=seg11valid` is the published list
 of test images, where the folder has it.
-None of it was run here. Pretraining by inpainting would take 38 minutes of an H200, at the rate measured there for recipe
-`paper`; of the rest the cost is not known. A short trial on the same device tells it, after which --dry-run says it row
-by row: --output runs/trial --set inpainting.train.steps=200 --set cls.train.steps=200, and so for the others.
+None of it was run here. Pretraining by inpainting would take 38 minutes of an H200, at the rate measured there for
+recipe `paper`; of the rest the cost is not known. A short trial on the same device tells it, after which --dry-run says
+it row by row: --output runs/trial --set inpainting.train.steps=200 --set cls.train.steps=200, and so for the others.
 """
 
 from __future__ import annotations
