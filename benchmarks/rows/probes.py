@@ -18,9 +18,9 @@ from torch.nn import functional
 from ssl_inpaint import train
 from ssl_inpaint.batches import FeatureBatches
 from ssl_inpaint.checkpoint import build_encoder
-from ssl_inpaint.core import Encoder, TransferFacts
+from ssl_inpaint.core import Batch, Encoder, TransferFacts
 from ssl_inpaint.runtime import Runtime
-from ssl_inpaint.train import FitConfig
+from ssl_inpaint.train import FitConfig, on_device
 from ssl_inpaint.transfer import heads, linear, pooling
 
 NAME = "probes"
@@ -77,7 +77,8 @@ def ours(problem: Problem) -> dict[str, Tensor]:
     )
     probes = linear.build(problem.config, problem.encoder, facts)
     parts = [
-        {name: maps.half() for name, maps in probes.features(some).items()} for some in problem.images.split(DESCRIBED)
+        {name: maps.half() for name, maps in probes.features(on_device(Batch(some), problem.runtime).images).items()}
+        for some in problem.images.split(DESCRIBED)
     ]
     features = {name: torch.cat([part[name] for part in parts])[:, None] for name in parts[0]}
     train.fit(probes, _batches(features, problem), problem.loop, seed=SEED, runtime=problem.runtime)
