@@ -17,6 +17,7 @@ CACHED_ROWS = 512  # gallery rows that a CPU multiplies at once: as many as stay
 PEAK_ROWS = 16  # gallery rows of which only the highest product is looked at first
 MARGIN = 32  # candidates that are kept beside k, for those that float32 cannot tell from the k-th
 SAFE_LENGTHS = (1e-12, 1e12)  # whose squares, and those of what is added up to them, stay in float32's range
+FLOAT32_OR_LESS = (torch.float32, torch.float16, torch.bfloat16)  # what float32 holds as it is
 
 Vectors = Tensor | np.ndarray
 
@@ -73,10 +74,11 @@ def unit(vectors: Tensor) -> Tensor:
 
 def _rough_unit(vectors: Tensor) -> Tensor:
     """As `unit`, to float32 and in fewer passes where lengths are ordinary."""
-    if vectors.dtype == torch.float32:
-        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    if vectors.dtype in FLOAT32_OR_LESS:
+        single = vectors.float()
+        lengths = torch.linalg.vector_norm(single, dim=1, keepdim=True)
         if bool(((lengths > SAFE_LENGTHS[0]) & (lengths < SAFE_LENGTHS[1])).all()):
-            return vectors / lengths
+            return single / lengths
     return unit(vectors).float()
 
 

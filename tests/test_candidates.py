@@ -128,9 +128,10 @@ def test_what_is_proposed_is_complete_where_it_says_so() -> None:
 
 
 @pytest.mark.parametrize("width", [3, 100, 2048])
-def test_no_product_is_further_from_the_cosine_than_the_bound(width: int) -> None:
-    for scale in (1.0, 1e-30, 1e30):
-        queries, gallery = normal(50, width, 0).abs() + 1, (normal(400, width, 1).abs() + 1) * scale
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_no_product_is_further_from_the_cosine_than_the_bound(width: int, dtype: torch.dtype) -> None:
+    for scale in (1.0, 1e-30, 1e30) if dtype == torch.float32 else (1.0, 1e-4):
+        queries, gallery = normal(50, width, 0).abs() + 1, ((normal(400, width, 1).abs() + 1) * scale).to(dtype)
         exact = (candidates.unit(queries) @ candidates.unit(gallery).T).float()
         rough = candidates.unit(queries).float() @ candidates._rough_unit(gallery).T
         assert float((rough.double() - exact.double()).abs().max()) <= candidates._error(width)
@@ -162,6 +163,15 @@ def test_a_gallery_on_disk_is_as_good(dtype: str, tmp_path: Path) -> None:
             assert torch.equal(found, wanted)
         mean, _ = retrieval.retrieval_map(queries, one, *labels, chunk=64)
         assert mean == retrieval.retrieval_map(queries, torch.from_numpy(gallery), *labels)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("made", [whole_numbers, duplicates, zeros, positive])
+def test_short_floats_are_searched_as_they_are(made: Callable[[], Vectors], dtype: torch.dtype) -> None:
+    queries, gallery = made()
+    gallery = gallery.to(dtype)
+    for found, expected in zip(retrieval.top_k(queries, gallery, 10), everything(queries, gallery, 10), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_orthogonal_vectors_tie_whatever_the_rounding_of_their_lengths() -> None:

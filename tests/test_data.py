@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ssl_inpaint import catalog
-from ssl_inpaint.data import filelist, folder, imagefolder, silhouettes, voc
+from ssl_inpaint.data import filelist, folder, imagefolder, silhouettes, sources, voc
 from ssl_inpaint.data.listing import PARTS_OF_SPLIT, find_images, part_by_hash
 from ssl_inpaint.data.sources import ArrayImages, FileImages, decode, open_image
 from ssl_inpaint.data.specs import open_data
@@ -131,6 +132,30 @@ def test_large_jpeg_is_decoded_smaller_but_not_below_twice_the_target() -> None:
 
 
 # Sources
+
+
+def test_the_stamp_is_a_hash_of_names_sizes_and_times_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "STATED_AT_ONCE", 2)
+    names = [f"{place}.png" for place in range(5)]
+    for place, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes(place))
+    names[3] = str(tmp_path / names[3])  # an absolute path stands for itself
+    files = [tmp_path / name for name in names]
+    files[1].unlink()
+    text = str(tmp_path)
+    for name, file in zip(names, files, strict=True):
+        text += f"\n{name}\0" + (f"{file.stat().st_size}\0{file.stat().st_mtime_ns}" if file.exists() else "missing")
+    assert FileImages(tmp_path, names).stamp() == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_file_written_over_in_place_changes_the_stamp_though_its_folder_keeps_its_time(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"before")
+    before, folder_time = FileImages(tmp_path, ["0.png"]).stamp(), tmp_path.stat().st_mtime_ns
+    with (tmp_path / "0.png").open("r+b") as stream:
+        stream.write(b"behind")
+    os.utime(tmp_path / "0.png", ns=(1, 1))  # the clock of a file system may be too coarse for a test
+    assert tmp_path.stat().st_mtime_ns == folder_time
+    assert FileImages(tmp_path, ["0.png"]).stamp() != before
 
 
 def test_stamp_changes_with_content_and_names_but_not_by_reading(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_a_batch_is_its_crops_one_by_one_in_either_kind_of_array(tmp_path: Path)
         one = flat_crop(store, position, tuple(windows[row].tolist()), 8, bool(flips[row]))
         assert (batch[row].permute(1, 2, 0).numpy() == one).all()
     assert store.crops(np.zeros(0, np.int64), np.zeros((0, 4)), 8, np.zeros(0, bool)).shape == (0, 3, 8, 8)
+
+
+def test_what_is_read_next_is_announced_to_the_last_byte_and_in_joined_stores(tmp_path: Path) -> None:
+    stores = [open_store(put_photos(tmp_path / name, SIZES[:n]), 16, tmp_path) for name, n in (("a", 6), ("b", 2))]
+    both = join(stores)
+    assert all(isinstance(store_files._mapped(flat), mmap.mmap) for flat in both.pixels)
+    for position in range(8):
+        own = stores[position // 6].image(position % 6)[:8, :8]
+        assert (flat_crop(both, position, (0, 0, 8, 8), 8) == own).all()
+
+
+def test_images_that_lie_in_memory_need_no_announcement() -> None:
+    store_files.announce(np.zeros(10, np.uint8), np.array([3]), np.array([7]))
+    assert store_files._mapped(np.zeros(10, np.uint8)[2:]) is None
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_every_row_has_a_name_and_a_description(load: Any) -> None:
 # The command
 
 
-@pytest.mark.parametrize("row", ["training", "paper", "feeding", "growth"])
+@pytest.mark.parametrize("row", ["training", "paper", "feeding", "growth", "streaming"])
 def test_a_small_run_prints_lines_and_writes_nothing(load: Any, tmp_path: Path, row: str) -> None:
     arguments = ["--row", row, "--small", "--rounds", "1", "--device", "cpu", "--output", str(tmp_path / "results")]
     done = CliRunner().invoke(load("throughput").throughput, arguments, catch_exceptions=False)

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_inpaint import retrieval
+from ssl_inpaint.errors import UsageError
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 CPU = torch.device("cpu")
 
@@ -21,7 +24,7 @@ CPU = torch.device("cpu")
 def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in [name for name in sys.modules if name == "measuring" or name.split(".")[0] == "rows"]:
+    for name in [name for name in sys.modules if name in ("measuring", "costs") or name.split(".")[0] == "rows"]:
         del sys.modules[name]
 
 
@@ -71,14 +74,44 @@ def test_a_row_refuses_what_does_not_agree(rows: None, monkeypatch: pytest.Monke
         probes._agreement(problem)
 
 
+def test_a_search_of_millions_is_refused_where_the_disk_is_full_and_where_a_planted_one_is_missed(
+    rows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    millions = row("millions")
+    (line,) = millions.measure(CPU, rounds=1, is_small=True)
+    assert line.agreement.startswith("all 1,000 planted neighbours found in order")
+    search = retrieval.top_k
+    monkeypatch.setattr(millions.retrieval, "top_k", lambda *given: (search(*given)[0] + 1, None))
+    with pytest.raises(ValueError, match="planted at"):
+        list(millions.measure(CPU, rounds=1, is_small=True))
+    monkeypatch.setattr(millions, "COUNT", 10**15)
+    with pytest.raises(UsageError, match="set TMPDIR"):
+        list(millions.measure(CPU, rounds=1, is_small=False))
+
+
+def test_growth_is_linear_where_every_image_takes_the_same_time(rows: None) -> None:
+    growth = row("growth")
+    small, large = (
+        growth.Costs(count, {"a step": growth.Spent(count / 50, count / 100)}, 1.0, 2.0) for count in (100, 1000)
+    )
+    (line,) = growth._lines(large, small)
+    assert line.ratio == 1 and line.ours == line.other == 50 and "10 s in all" in line.agreement
+
+
+def test_short_calls_are_repeated_until_their_time_can_be_told(rows: None) -> None:
+    costs, calls = importlib.import_module("costs"), list[int]()
+    spent = costs.spent_by(lambda: calls.append(sum(range(10_000))), least_seconds=0.05)
+    assert len(calls) > 5 and spent.cpu_seconds == pytest.approx(0.05 / len(calls), rel=0.5)
+
+
 def test_memory_of_a_search_does_not_grow_with_the_gallery(tmp_path: Path, rows: None) -> None:
-    found = row("retrieval")
-    if not math.isfinite(found._own_mebibytes()):
+    costs = importlib.import_module("costs")
+    if not math.isfinite(costs.own_mebibytes()):
         pytest.skip("this system does not tell the memory of a process apart from files")
     queries = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
     held = []
     for count in (16_384, 65_536):  # 16 and 64 MiB, of which 8 are read at once and as much is made of them
         gallery = np.lib.format.open_memmap(tmp_path / f"{count}.npy", "w+", np.float32, (count, 256))
         gallery[:] = np.random.default_rng(0).standard_normal((count, 256), np.float32)
-        held.append(found._peak_mebibytes(queries, gallery))
+        held.append(costs.peak_mebibytes(lambda g=gallery: retrieval.top_k(queries, g, 10)))
     assert max(held) < 40

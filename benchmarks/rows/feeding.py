@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fitting import InMemory, objective_of
 from jpegs import write_jpegs
-from measuring import Compared, Measured, finish, side_by_side
+from measuring import Measured, finish, in_turn, side_by_side
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -86,7 +86,7 @@ def _feeding(
         agreement = _same_loss(recipe, train, fed, ready, runtime)
         objectives = [objective_of(recipe, size) for _ in range(2)]
         ours = _stepping(objectives[0], fed, train, runtime, steps)
-        found = _in_turn(ours, _stepping(objectives[1], ready, train, runtime, steps), rounds)
+        found = in_turn(ours, _stepping(objectives[1], ready, train, runtime, steps), rounds)
         yield found.measured(
             what="training from the store" + (f", train.{option}" if option else ""),
             size=f"{size} px, batch {batch}",
@@ -118,15 +118,6 @@ def _stepping(
         return times[1] - times[0]
 
     return run
-
-
-def _in_turn(ours: Callable[[], float], other: Callable[[], float], rounds: int) -> Compared:
-    """As side_by_side, of functions that time themselves."""
-    here, there = list[float](), list[float]()
-    for place in range(rounds):
-        for way, found in ((ours, here), (other, there)) if place % 2 == 0 else ((other, there), (ours, here)):
-            found.append(way())
-    return Compared(tuple(here), tuple(there))
 
 
 def _same_loss(recipe: Recipe, train: FitConfig, fed: Batches, ready: Batches, runtime: Runtime) -> str:

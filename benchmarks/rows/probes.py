@@ -76,10 +76,11 @@ def ours(problem: Problem) -> dict[str, Tensor]:
         learning_rates=RATES,
     )
     probes = linear.build(problem.config, problem.encoder, facts)
-    parts = [
-        {name: maps.half() for name, maps in probes.features(on_device(Batch(some), problem.runtime).images).items()}
+    shown = (
+        on_device(Batch(some), problem.runtime, problem.loop.channels_last).images
         for some in problem.images.split(DESCRIBED)
-    ]
+    )
+    parts = [{name: maps.half() for name, maps in probes.features(some).items()} for some in shown]
     features = {name: torch.cat([part[name] for part in parts])[:, None] for name in parts[0]}
     train.fit(probes, _batches(features, problem), problem.loop, seed=SEED, runtime=problem.runtime)
     return {name: torch.stack([weight.detach() for weight in one.weights]) for name, one in probes.heads.items()}

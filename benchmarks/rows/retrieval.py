@@ -6,7 +6,6 @@ vectors and with its index already made. A last line shows that time grows with 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from costs import peak_mebibytes
 from measuring import Measured, seconds_of, side_by_side
 from torch import Tensor
 from torch.nn import functional
@@ -27,7 +27,6 @@ K = 10
 WIDTH = 512
 GROWING = (1_000, 10_000, 100_000)
 TOLERANCE = 1e-5  # of similarities: faiss adds up float32
-WATCHED_EVERY_SECONDS = 0.002
 
 
 def measure(device: torch.device, rounds: int, is_small: bool) -> Iterator[Measured]:
@@ -145,7 +144,7 @@ def _growing(queries: Tensor, sizes: tuple[int, ...], rounds: int) -> Measured:
     """The largest gallery, on disk, beside the smallest repeated as often: a ratio of 1 is linear growth."""
     with TemporaryDirectory() as folder:
         galleries = [_on_disk(Path(folder) / f"{size}.npy", size) for size in sizes]
-        memory = [_peak_mebibytes(queries, gallery) for gallery in galleries]
+        memory = [peak_mebibytes(lambda g=one: retrieval.top_k(queries, g, K), queries.device) for one in galleries]
         seconds = [seconds_of(lambda g=one: retrieval.top_k(queries, g, K), queries.device) for one in galleries]
         repeated = sizes[-1] // sizes[-2]
         found = side_by_side(
@@ -171,35 +170,6 @@ def _on_disk(path: Path, count: int) -> np.ndarray:
     np.save(path, _vectors(count, 2).numpy())
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped
-
-
-def _peak_mebibytes(queries: Tensor, gallery: np.ndarray) -> float:
-    """What a search holds at most: of the GPU's memory, or of this process's, without what is a file's (Linux)."""
-    if queries.is_cuda:
-        torch.cuda.reset_peak_memory_stats(queries.device)
-        before = torch.cuda.memory_allocated(queries.device)
-        retrieval.top_k(queries, gallery, K)
-        return (torch.cuda.max_memory_allocated(queries.device) - before) / 2**20
-    peak, before, is_done = [0.0], _own_mebibytes(), threading.Event()
-
-    def watch() -> None:
-        while not is_done.wait(WATCHED_EVERY_SECONDS):
-            peak[0] = max(peak[0], _own_mebibytes() - before)
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        retrieval.top_k(queries, gallery, K)
-    finally:
-        is_done.set()
-        watching.join()
-    return peak[0]
-
-
-def _own_mebibytes() -> float:
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), float("nan"))
 
 
 def _vectors(count: int, seed: int) -> Tensor:

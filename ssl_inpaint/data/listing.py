@@ -155,9 +155,12 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """As they come, so that who looks for one only reads no further."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                    yield entry
     except OSError as error:
         raise UsageError(f"Cannot read the folder {folder}: {error.strerror or error}.") from None

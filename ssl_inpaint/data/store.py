@@ -78,6 +78,7 @@ class ImageStore:
         """
         chosen, corners = np.asarray(positions), np.asarray(windows, np.float64).reshape(-1, 4)
         self._refuse_outside(chosen, corners)
+        self._announce(chosen)
         is_slice = (corners == np.rint(corners)).all(1) & (corners[:, 2:] == size).all(1)
         out = np.empty((len(chosen), size, size, 3), np.uint8)
         for row, (position, window) in enumerate(zip(chosen.tolist(), corners.tolist(), strict=True)):
@@ -89,6 +90,12 @@ class ImageStore:
         ).tolist():  # one by one: by index all at once takes five times longer
             crops[row] = crops[row].flip(1)
         return crops.permute(0, 3, 1, 2)
+
+    def _announce(self, positions: np.ndarray) -> None:
+        lengths = 3 * self.heights[positions] * self.widths[positions]
+        for piece, flat in enumerate(self.pixels):
+            is_here = self.pieces[positions] == piece
+            store_files.announce(flat, self.offsets[positions][is_here], lengths[is_here])
 
     def _refuse_outside(self, positions: np.ndarray, windows: np.ndarray) -> None:
         if len(positions) and (positions.min() < 0 or positions.max() >= len(self)):
