@@ -12,7 +12,7 @@ from ssl_inpaint import catalog
 from ssl_inpaint.data import shapes
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment.bench_cells import cells_of
-from ssl_inpaint.experiment.bench_plans import plan_bench, refuse_missing
+from ssl_inpaint.experiment.bench_plans import plan_bench, refuse_missing, refuse_sizes
 from ssl_inpaint.rows import Bench, Measurement, Row
 
 
@@ -87,6 +87,18 @@ def test_names_that_do_not_exist_stop_a_bench_before_it_begins(
     assert not list(tmp_path.iterdir())
 
 
+def test_images_of_a_size_that_a_trained_encoder_cannot_take_stop_a_bench_before_it_begins(tmp_path: Path) -> None:
+    few = Measurement(task="cls", mode="frozen", protocol="quick_cls", data="voc", settings={"crops": {"size": "32"}})
+    with pytest.raises(UsageError, match=r"Cell cls-voc-frozen-ours-0: crops\.size = 32: .*takes 64 pixels or more"):
+        refuse_sizes(cells_of(small("shapes", measurements=(few,)), tmp_path))
+
+
+@pytest.mark.parametrize("name", catalog.parts("benches"))
+def test_every_bench_shows_its_encoders_images_that_they_take(name: str, tmp_path: Path) -> None:
+    data = dict.fromkeys(catalog.load("benches", name).build().data, "shapes")
+    refuse_sizes(cells_of(plan_bench(name, data, 1), tmp_path))
+
+
 def test_data_without_what_a_measurement_reads_stop_a_bench_before_it_begins(data: str, tmp_path: Path) -> None:
     photos = Path(data.partition(":")[2]) / "VOCdevkit" / "VOC2007" / "JPEGImages"
     wanted = {"photos": data, "voc": f"folder:{photos}"}
@@ -103,6 +115,40 @@ def test_data_sets_are_named_as_the_bench_names_them_and_given_where_it_has_none
         plan_bench("quick", {"vox": "shapes"}, None)
     with pytest.raises(UsageError, match=r"by --data imagenet=SPEC --data voc12=SPEC\."):
         plan_bench("table2", {"voc07": "shapes"}, None)
+
+
+def test_rows_and_tasks_can_be_chosen_and_bring_what_they_need(tmp_path: Path) -> None:
+    def names(**chosen: tuple[str, ...]) -> list[str]:
+        return [cell.name for cell in cells_of(plan_bench("compact", {}, 1, **chosen), tmp_path)]
+
+    assert names(rows=("random",), tasks=("seg",)) == [  # a random one has the architecture of the one it is random to
+        *("inpainting-0", "seg-masks-frozen-random-0", "seg-masks-finetune-random-0")
+    ]
+    assert names(rows=("supervised", "random")) == [
+        name
+        for name in names()
+        if "autoencoder" not in name and not name.endswith(("frozen-inpainting-0", "finetune-inpainting-0"))
+    ]
+    whole = names()
+    assert names(tasks=("cls", "det", "seg")) == whole
+    assert sorted(names(tasks=("cls",)) + names(tasks=("det", "seg"))) == sorted([*whole, *whole[:3]])  # the trainings
+
+
+def test_a_chosen_part_of_a_bench_wants_its_own_data_only() -> None:
+    chosen = plan_bench("table2", {"voc12": "shapes"}, None, rows=("pca", "random"), tasks=("seg",))
+    assert chosen.data == {"voc12": "shapes"} and [row.name for row in chosen.rows] == ["random", "pca"]
+    more = plan_bench(
+        "table2", {"voc12": "shapes", "imagenet": "nowhere"}, None, rows=("pca", "random"), tasks=("seg",)
+    )
+    assert more == chosen
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"), [({"rows": ("randon",)}, "row 'randon'.*random"), ({"tasks": ("knn",)}, "task 'knn'")]
+)
+def test_rows_and_tasks_that_a_bench_does_not_have_are_refused(chosen: dict[str, tuple[str, ...]], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan_bench("compact", {}, None, **chosen)
 
 
 def test_settings_reach_the_rows_and_the_measurements_that_they_name(tmp_path: Path) -> None:

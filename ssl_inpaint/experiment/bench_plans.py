@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from ssl_inpaint import catalog, checkpoint, config
 from ssl_inpaint.config import Settings
 from ssl_inpaint.data.specs import Needs, chooses_masks, open_data
-from ssl_inpaint.errors import UsageError
+from ssl_inpaint.errors import UsageError, unknown_name
+from ssl_inpaint.experiment import checks
+from ssl_inpaint.experiment.bench_cells import Cell
+from ssl_inpaint.plans import PretrainPlan
 from ssl_inpaint.rows import Bench, Measurement, Row
 
 SettingsByPart = Mapping[str, Mapping[str, str]]
@@ -22,19 +27,27 @@ READ: Mapping[str, Needs] = {
 }  # by what a task needs
 
 
-def plan_bench(name: str, data: Mapping[str, str], seeds: int | None, settings: SettingsByPart = NOTHING) -> Bench:
-    """The bench of that name with data sets and `--set` values put in.
+def plan_bench(
+    name: str,
+    data: Mapping[str, str],
+    seeds: int | None,
+    settings: SettingsByPart = NOTHING,
+    rows: Collection[str] = (),
+    tasks: Collection[str] = (),
+) -> Bench:
+    """The bench of that name with data sets and `--set` values put in; of those `rows` and `tasks` only, if any.
 
     `settings` are by row or task: {"inpainting": {"train.steps": "100"}, "cls": {"head.grid": "2"}}, and a row's
     "source" takes the place of what it would be. UsageError for names that the bench does not have, and for data sets
     that it wants and is not given.
     """
-    bench: Bench = catalog.load("benches", name).build()
-    strange = sorted(data.keys() - bench.data.keys())
+    whole: Bench = catalog.load("benches", name).build()
+    strange = sorted(data.keys() - whole.data.keys())
     if strange:
-        known = ", ".join(sorted(bench.data))
+        known = ", ".join(sorted(whole.data))
         raise UsageError(f"Bench '{name}' has no data set '{strange[0]}': name one of {known} by --data NAME=SPEC.")
-    specs = {**bench.data, **data}
+    bench = _part_of(whole, rows, tasks)
+    specs = {one: data.get(one, spec) for one, spec in bench.data.items()}
     missing = " ".join(f"--data {one}=SPEC" for one, spec in specs.items() if not spec)
     if missing:
         raise UsageError(f"Bench '{name}' has no data of its own: say where they are by {missing}.")
@@ -65,6 +78,48 @@ def refuse_missing(bench: Bench, is_thorough: bool = True) -> None:
                 _refuse_unlabelled(bench, row)
         for measured in bench.measurements:
             _refuse_unread(bench, measured)
+
+
+def refuse_sizes(cells: Sequence[Cell]) -> None:
+    """UsageError where a protocol shows images that an encoder cannot take, which would be known once it is trained.
+
+    Encoders that only a folder or file knows are not looked at.
+    """
+    checked, trained = set(), {cell.name: cell.plan for cell in cells if isinstance(cell.plan, PretrainPlan)}
+    for cell in cells:
+        if isinstance(cell.plan, PretrainPlan) or not cell.encoder:
+            continue
+        settings = trained.get(cell.needs, cell.plan).encoder_settings
+        what = (cell.encoder, tuple(sorted(settings.items())), cell.plan.protocol_label)
+        if what in checked:
+            continue
+        checked.add(what)
+        with torch.device("meta"):  # nothing is drawn or computed but shapes
+            encoder, _ = checkpoint.build_encoder(cell.encoder, settings, 0)
+            try:
+                checks.refuse_sizes(encoder, cell.encoder, cell.plan.protocol)
+            except UsageError as error:
+                raise UsageError(f"Cell {cell.name}: {error}") from None
+
+
+def _part_of(bench: Bench, rows: Collection[str], tasks: Collection[str]) -> Bench:
+    """What measures those rows by those tasks, none meaning all; rows whose encoders they speak of are made too."""
+    known = {"row": [row.name for row in bench.rows], "task": [m.task for m in bench.measurements]}
+    for kind, names in (("row", rows), ("task", tasks)):
+        for one in names:
+            if one not in known[kind]:
+                raise unknown_name(kind, one, known[kind])
+    measured = {name for name in known["row"] if not rows or name in rows}
+    spoken = {name for row in bench.rows if row.name in measured for name in row.named}
+    kept = tuple(row for row in bench.rows if row.name in measured | spoken)
+    columns = []
+    for column in bench.measurements:
+        asked = tuple(name for name in column.rows or known["row"] if name in measured)
+        if asked and (not tasks or column.task in tasks):
+            columns.append(column.model_copy(update={"rows": asked if rows else column.rows}))
+    used = {column.data for column in columns} | {row.data for row in kept if row.pretext}
+    specs = {name: spec for name, spec in bench.data.items() if name in used}
+    return bench.model_copy(update={"rows": kept, "measurements": tuple(columns), "data": specs})
 
 
 def _changed_row(row: Row, changes: Mapping[str, str]) -> Row:

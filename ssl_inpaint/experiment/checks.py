@@ -11,7 +11,7 @@ from torch import nn
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder, Objective
 from ssl_inpaint.errors import UsageError
-from ssl_inpaint.plans import PLAN_FILE, read_plan
+from ssl_inpaint.plans import PLAN_FILE, Protocol, read_plan
 
 
 def refuse_used(folder: Path) -> None:
@@ -54,6 +54,15 @@ def refuse_size(encoder: Encoder, name: str, setting: str, size: int, is_square:
     except (AssertionError, RuntimeError) as error:  # a library's network that says no smallest size of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{setting} = {size}: encoder '{name}' does not take it ({reason}).") from None
+
+
+def refuse_sizes(encoder: Encoder, name: str, protocol: Protocol) -> None:
+    """UsageError where the encoder cannot take the images that a protocol shows."""
+    if protocol.crops is not None:
+        refuse_size(encoder, name, "crops.size", protocol.crops.size)
+    if protocol.scenes is not None:
+        side, those = protocol.scenes.smallest_side, "scenes.sides, scenes.test_side and scenes.longest / 3"
+        refuse_size(encoder, name, f"the smallest of {those}", side, is_square=False)
 
 
 def refuse_lone_images(objective: Objective, batch_size: int) -> None:

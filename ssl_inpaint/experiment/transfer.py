@@ -10,10 +10,8 @@ from pathlib import Path
 
 from ssl_inpaint import catalog, checkpoint, config, files, records, train
 from ssl_inpaint.bootstrap import Scores
-from ssl_inpaint.checkpoint import Card
-from ssl_inpaint.core import Encoder
 from ssl_inpaint.errors import UsageError, unknown_name
-from ssl_inpaint.experiment.checks import refuse_for_probes, refuse_size, refuse_used
+from ssl_inpaint.experiment.checks import refuse_for_probes, refuse_sizes, refuse_used
 from ssl_inpaint.experiment.crop_feed import CropFeed
 from ssl_inpaint.experiment.feeds import Feed, Part
 from ssl_inpaint.experiment.probe import Probe
@@ -127,7 +125,7 @@ def transfer(
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
     encoder, card = checkpoint.open_encoder(plan.source, plan.encoder_settings, plan.seed)
-    _refuse_sizes(encoder, card, plan.protocol)
+    refuse_sizes(encoder, card.encoder, plan.protocol)
     with group.in_turn():
         feed = _feed(plan, runtime)
         test = feed.open("test")  # decoded, so that what is missing or broken shows at once; kept from all choices
@@ -157,14 +155,6 @@ def _protocol(name: str, task: str) -> Protocol:
     if found.task != task:
         raise UsageError(f"Protocol '{name}' is for task '{found.task}' and '{task}' was asked for: choose another.")
     return found
-
-
-def _refuse_sizes(encoder: Encoder, card: Card, protocol: Protocol) -> None:
-    if protocol.crops is not None:
-        refuse_size(encoder, card.encoder, "crops.size", protocol.crops.size)
-    if protocol.scenes is not None:
-        side, those = protocol.scenes.smallest_side, "scenes.sides, scenes.test_side and scenes.longest / 3"
-        refuse_size(encoder, card.encoder, f"the smallest of {those}", side, is_square=False)
 
 
 def _refuse_unused(protocol: Protocol, mode: str, settings: Mapping[str, Mapping[str, str]]) -> None:
