@@ -1,14 +1,16 @@
-"""Numbers to cells: records and published rows as one frame, one number a line, from which tables are laid out."""
+"""Numbers to cells: records over their seeds, and published rows, each a number with all that places it in a table."""
 
 from __future__ import annotations
 
+import csv
 import importlib.resources
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from ssl_inpaint import bootstrap
 from ssl_inpaint.durations import duration
@@ -16,9 +18,8 @@ from ssl_inpaint.records import MEASURED, Record
 
 ROW = ["method", "encoder", "recipe", "settings", "pretext", "supervision", "source"]
 COLUMN = ["dataset", "task", "mode", "protocol", "metric", "split", "dataset_sha256"]
+SHARED = ("section", *ROW, *COLUMN, "higher_is_better", "pretraining", "note")  # what the records of a cell agree in
 VALUE = ["mean", "std", "low", "high", "n_seeds", "n_examples", "higher_is_better", "pretraining", "note"]
-REPLICATES = "replicates"  # the mean over the seeds of those that records hold; None where one of them has none
-RECORDS = "records"  # the positions, among all records given, of those behind a cell; none behind a published one
 LOSSES = "pretext"  # the task whose metrics are losses, not fractions
 FAMILIES = {
     "nn-retrieval": ", patch retrieval",
@@ -40,47 +41,120 @@ PUBLISHED = {
 }
 
 
-def measured_cells(records: Sequence[Record]) -> pd.DataFrame:
-    """Mean and spread over the seeds of records that agree in all else that may change a number.
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, eq=False)  # no two are the same, whatever they say
+class Cell:
+    """One number of a table, where it stands (the fields of ROW and COLUMN), and what is known of it."""
+
+    section: str  # the heading of its table
+    method: str
+    encoder: str
+    recipe: str
+    settings: str  # what tells rows apart that agree in all else a reader sees; else empty
+    pretext: str
+    supervision: str
+    source: str
+    dataset: str
+    task: str
+    mode: str
+    protocol: str
+    metric: str
+    split: str
+    dataset_sha256: str
+    higher_is_better: bool
+    pretraining: str  # its time, in words
+    note: str
+    mean: float
+    std: float = math.nan  # over seeds; nan for a single one
+    low: float = math.nan  # the ends of the 95 % interval over resampled test examples; nan without replicates
+    high: float = math.nan
+    n_seeds: int = 0  # 0: published
+    n_examples: int = 0
+    replicates: np.ndarray | None = None  # the mean over the seeds; None where a record has none
+    records: tuple[int, ...] = ()  # the positions, among all records given, of those that count
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items of each key, both in the order in which they first appear."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def row_of(cell: Cell) -> tuple[str, ...]:
+    """The fields of ROW, which cells of one row share."""
+    return tuple(getattr(cell, name) for name in ROW)
+
+
+def measured_cells(records: Sequence[Record]) -> list[Cell]:
+    """Mean and spread over the seeds of records that agree in all else that may change a number, sorted.
 
     Of several records of one seed (say, its weights were trained again) the newest counts, and a note says so. Numbers
-    of different settings are never averaged: each gets a row, told apart by `settings`, which is empty elsewhere.
-    `records` are the positions of the records that count in a cell; `low` and `high` its 95 % interval over resampled
-    test examples, nan where a record has no replicates.
+    of different settings are never averaged: each gets a row, told apart by `settings`.
     """
-    if not records:
-        return pd.DataFrame(columns=["section", *ROW, *COLUMN, *VALUE, REPLICATES, RECORDS])
-    frame = pd.DataFrame([asdict(r) | {"section": _section(r), "settings": r.config_hash} for r in records])
-    frame["position"] = range(len(frame))
-    place = ["section", *ROW, *COLUMN]
-    older = frame.groupby(place)["seed"].transform("size") - frame.groupby(place)["seed"].transform("nunique")
-    frame["note"] = older.map(
-        lambda count: f"{count} older with the same seed and other weights left out" if count else ""
-    )
-    frame = frame.sort_values("created_at", kind="stable").drop_duplicates([*place, "seed"], keep="last")
-    frame["settings"] = _settings(frame, {r.weights_sha256: r.config_hash for r in records if r.task == LOSSES})
-    frame["pretraining"] = frame.groupby(["section", *ROW])["pretraining_seconds"].transform("mean").map(duration)
-    cells = frame.groupby([*place, "higher_is_better", "pretraining", "note"], as_index=False).agg(
-        mean=("value", "mean"),
-        std=("value", "std"),
-        n_seeds=("seed", "nunique"),
-        n_examples=("n_examples", "max"),
-        records=("position", tuple),
-    )
-    return _with_intervals(cells, records)
+    notes = _newest(records)
+    settings = _settings(records, notes)
+    rows = {place: (_section(records[place]), *_row(records[place], settings[place])) for place in notes}
+    times = {
+        row: duration(_mean([records[place].pretraining_seconds for place in places]))
+        for row, places in grouped(rows, rows.__getitem__).items()
+    }
+
+    def identity(place: int) -> tuple[str | bool, ...]:
+        record, row = records[place], rows[place]
+        return (*row, *_column(record), record.higher_is_better, times[row], notes[place])
+
+    return [_cell(shared, places, records) for shared, places in sorted(grouped(notes, identity).items())]
 
 
-def _with_intervals(cells: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
-    """With `replicates`, and `low` and `high`, where 95 % of them lie; nan without."""
-    replicates = pd.Series(
-        [_replicates([records[place] for place in places]) for places in cells[RECORDS]], dtype=object
+@cache
+def published_cells(chosen: tuple[str, ...] = tuple(PUBLISHED)) -> tuple[Cell, ...]:
+    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread.
+
+    Of the `chosen` tables of PUBLISHED only.
+    """
+    text = importlib.resources.files("ssl_inpaint").joinpath("published.csv").read_text(encoding="utf-8")
+    return tuple(_published(line) for line in csv.DictReader(text.splitlines()) if line["table"] in chosen)
+
+
+def _published(line: Mapping[str, str]) -> Cell:
+    further = f", {line['dataset']}" if line["table"] == "linear" else ""
+    texts: dict[str, Any] = {name: line.get(name, "") for name in (*ROW, *COLUMN, "note")}
+    return Cell(
+        **texts,
+        section=PUBLISHED[line["table"]] + further,
+        higher_is_better=not line["metric"].startswith("mean "),  # mean L1 and mean L2
+        pretraining=line["pretraining_time"],
+        mean=float(line["value"]),
     )
-    intervals = [
-        None if known is None else bootstrap.interval(mean, known)
-        for mean, known in zip(cells["mean"], replicates, strict=True)
-    ]
-    ends = [(math.nan, math.nan) if one is None else (one.low, one.high) for one in intervals]
-    return cells.assign(replicates=replicates, low=[low for low, _ in ends], high=[high for _, high in ends])
+
+
+def _cell(shared: tuple[str | bool, ...], places: Sequence[int], records: Sequence[Record]) -> Cell:
+    """The cell of the records at `places`, which have the fields SHARED in common."""
+    of = [records[place] for place in places]
+    mean, replicates = _mean([record.value for record in of]), _replicates(of)
+    interval = None if replicates is None else bootstrap.interval(mean, replicates)
+    squares = [(record.value - mean) ** 2 for record in of]
+    fields: dict[str, Any] = dict(zip(SHARED, shared, strict=True))
+    return Cell(
+        **fields,
+        mean=mean,
+        std=math.sqrt(math.fsum(squares) / (len(of) - 1)) if len(of) > 1 else math.nan,
+        low=interval.low if interval else math.nan,
+        high=interval.high if interval else math.nan,
+        n_seeds=len(of),
+        n_examples=max(record.n_examples for record in of),
+        replicates=replicates,
+        records=tuple(places),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _replicates(records: Sequence[Record]) -> np.ndarray | None:
@@ -89,39 +163,51 @@ def _replicates(records: Sequence[Record]) -> np.ndarray | None:
     return np.mean(known, axis=0) if len(known) == len(found) else None
 
 
-def _settings(frame: pd.DataFrame, trained: Mapping[str, str]) -> pd.Series[str]:
+def _newest(records: Sequence[Record]) -> dict[int, str]:
+    """The positions of the records that count, in order of age, each with a note of what was left out for it."""
+    found: dict[int, str] = {}
+    by_age = sorted(range(len(records)), key=lambda place: records[place].created_at)
+    same = grouped(by_age, lambda place: _place(records[place], records[place].config_hash))
+    for places in same.values():
+        of_seeds = {records[place].seed: place for place in places}  # the newest of each
+        older = len(places) - len(of_seeds)
+        note = f"{older} older with the same seed and other weights left out" if older else ""
+        found |= dict.fromkeys(of_seeds.values(), note)
+    return {place: found[place] for place in by_age if place in found}
+
+
+def _settings(records: Sequence[Record], counting: Iterable[int]) -> dict[int, str]:
     """What tells rows apart that agree in all a reader sees: the settings of pretraining, then those of measuring.
 
-    `trained` is weights hash -> settings of pretraining, as the record of the pretext task itself has them.
+    The settings of pretraining are those that the record of the pretext task itself has, of the same weights.
     """
-    pretraining = frame["weights_sha256"].map(trained).fillna("")
-    shown = [name for name in ROW if name != "settings"]
-    # Inpainting hashes the whole network, which no pretext record knows; its own settings tell its runs apart.
-    known = pretraining.mask(frame["task"] == "inpaint")
-    is_told = known.groupby([frame[name] for name in shown]).transform("nunique") > 1
-    place = [frame[name] for name in ["section", *shown, *COLUMN]]
-    is_changed = frame["config_hash"].groupby([*place, pretraining]).transform("nunique") > 1
-    found = pretraining.where(is_told, "") + " " + frame["config_hash"].where(is_changed, "")
-    return found.str.strip()
+    known = {record.weights_sha256: record.config_hash for record in records if record.task == LOSSES}
+    trained = {place: known.get(records[place].weights_sha256, "") for place in counting}
+    trainings: dict[tuple[str, ...], set[str]] = {}
+    measurings: dict[tuple[str, ...], set[str]] = {}
+    for place, own in trained.items():
+        record = records[place]
+        # Inpainting hashes the whole network, which no pretext record knows; its own settings tell its runs apart.
+        trainings.setdefault(_row(record), set()).update(() if record.task == "inpaint" else (own,))
+        measurings.setdefault((*_place(record), own), set()).add(record.config_hash)
+    found = {}
+    for place, own in trained.items():
+        record = records[place]
+        is_told, is_changed = len(trainings[_row(record)]) > 1, len(measurings[(*_place(record), own)]) > 1
+        found[place] = f"{own if is_told else ''} {record.config_hash if is_changed else ''}".strip()
+    return found
 
 
-def published_cells(chosen: Sequence[str] = tuple(PUBLISHED)) -> pd.DataFrame:
-    """The numbers printed by others that come with the package (`published.csv`), in its order, without spread.
+def _row(record: Record, settings: str = "") -> tuple[str, ...]:
+    return tuple(settings if name == "settings" else getattr(record, name) for name in ROW)
 
-    Of the `chosen` tables of PUBLISHED only.
-    """
-    with importlib.resources.files("ssl_inpaint").joinpath("published.csv").open(encoding="utf-8") as file:
-        frame = pd.read_csv(file, keep_default_na=False)
-    frame = frame[frame["table"].isin(list(chosen))]
-    is_error = frame["metric"].str.startswith("mean ")  # mean L1 and mean L2
-    section = frame["table"].map(PUBLISHED) + (", " + frame["dataset"]).where(frame["table"] == "linear", "")
-    renamed = frame.rename(columns={"value": "mean", "pretraining_time": "pretraining"})
-    renamed[["encoder", "recipe", "settings", "mode", "split", "dataset_sha256"]] = ""
-    numbers = {"std": math.nan, "low": math.nan, "high": math.nan, "n_seeds": 0, "n_examples": 0}
-    cells = renamed.assign(section=section, higher_is_better=~is_error, **numbers)
-    cells[REPLICATES] = pd.Series([None] * len(cells), index=cells.index, dtype=object)
-    cells[RECORDS] = [()] * len(cells)
-    return cells[["section", *ROW, *COLUMN, *VALUE, REPLICATES, RECORDS]]
+
+def _column(record: Record) -> tuple[str, ...]:
+    return tuple(getattr(record, name) for name in COLUMN)
+
+
+def _place(record: Record, settings: str = "") -> tuple[str, ...]:
+    return (_section(record), *_row(record, settings), *_column(record))
 
 
 def _section(record: Record) -> str:

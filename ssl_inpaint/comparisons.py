@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-import pandas as pd
-
 from ssl_inpaint import separation, table_texts
-from ssl_inpaint.cells import measured_cells
+from ssl_inpaint.cells import Cell, grouped, measured_cells
 from ssl_inpaint.errors import UsageError, unknown_name
 from ssl_inpaint.records import Record
-from ssl_inpaint.separation import Cell
 from ssl_inpaint.table_texts import DASH
 from ssl_inpaint.tables import INTERVAL, Entry, Table
 
@@ -33,28 +30,29 @@ def comparison_tables(records: Sequence[Record], dataset: str, task: str, metric
     for what, name in (("dataset", dataset), ("task", task), ("metric", metric)):
         if name is not None:
             cells = _chosen(cells, what, name)
-    columns = [(str(name), c) for name, c in cells.groupby(table_texts.column_names(cells)) if len(c) > 1]
+    names = table_texts.column_names(cells)
+    columns = [(name, of) for name, of in sorted(grouped(cells, names.__getitem__).items()) if len(of) > 1]
     if not columns:
         raise UsageError(f"No two rows of {dataset}, {task} share a column: measure another one, or choose otherwise.")
     *others, last = [_table(f"{dataset}: {name}", column) for name, column in columns]
     return [*others, replace(last, notes=(*last.notes, LIMITS))]
 
 
-def _chosen(cells: pd.DataFrame, what: str, name: str) -> pd.DataFrame:
-    known = cells[what].unique()
+def _chosen(cells: Sequence[Cell], what: str, name: str) -> list[Cell]:
+    known = list(dict.fromkeys(getattr(cell, what) for cell in cells))
     if name not in known:
         label = {"dataset": "data set among the records"}.get(what, f"{what} among these records")
         raise unknown_name(label, name, known)
-    return cells[cells[what] == name]
+    return [cell for cell in cells if getattr(cell, what) == name]
 
 
-def _table(heading: str, column: pd.DataFrame) -> Table:
+def _table(heading: str, column: Sequence[Cell]) -> Table:
     headers = [Entry(text, is_number=False) for text in ("first", "second")]
     headers += [Entry("difference"), Entry(INTERVAL), Entry("", is_number=False)]
-    varying = [name for name in NAMING if name == "method" or column[name].nunique() > 1]
+    varying = [name for name in NAMING if name == "method" or len({getattr(cell, name) for cell in column}) > 1]
     rows = [_row(pair, varying) for pair in combinations(separation.ranked(column), 2)]
-    cell = column.iloc[0]
-    of = f"protocol {cell['protocol']}, split {cell['split']}, {cell['n_examples']:,} examples"
+    cell = column[0]
+    of = f"protocol {cell.protocol}, split {cell.split}, {cell.n_examples:,} examples"
     return Table(heading, tuple(headers), tuple(rows), (f"{table_texts.unit(column)}, {of}.",))
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, distributed
 
 from ssl_inpaint.errors import UsageError
 
-Thing, Made = TypeVar("Thing"), TypeVar("Made")
+Thing = TypeVar("Thing")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,8 @@ def methods_figure(
         below = ["", *(f"{scores[name]:.1f} dB" if name in scores else "" for name in filled), ""]
         titles = [f"{title}\n{score}" for title, score in zip(titles, below, strict=True)]
     columns = [np.where(holes, figures.HIDDEN, truth), *filled.values(), truth]
-    figure = figures.sample_grid(columns, titles, TILE_INCHES)
-    for place, axes in enumerate(figure.axes[len(truth) : -len(truth)]):  # column by column
-        figures.outline(axes, holes[place % len(truth), 0], OUTLINE_POINTS)
-    return figure
+    outlined = dict.fromkeys(range(1, len(filled) + 1), holes[:, 0])
+    return figures.sample_grid(columns, titles, TILE_INCHES, outlined, OUTLINE_POINTS)
 
 
 def before_after(photos: Sequence[np.ndarray], holes: Sequence[np.ndarray], filled: Sequence[np.ndarray]) -> Figure:
@@ -81,7 +79,7 @@ def before_after(photos: Sequence[np.ndarray], holes: Sequence[np.ndarray], fill
     for row, (photo, hole, fill) in zip(places, rows, strict=True):
         for axes, image in zip(row, (photo, _striped(photo, hole), fill), strict=True):
             tiles.show(axes, image)
-        figures.outline(row[1], hole)
+        figures.outline(row[1].images[0], hole)
     return figure
 
 

@@ -57,7 +57,7 @@ def _picture(path: Path) -> Picture:
         height = max(1, round(image.height * MOST_PIXELS_WIDE / image.width))
         image = image.resize((MOST_PIXELS_WIDE, height), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    image.save(written, "WEBP", quality=QUALITY, method=4)
+    image.save(written, "WEBP", quality=QUALITY, method=2)  # half the time of 4, and 3 % more bytes
     return _as_text(written.getvalue(), "webp", image.size)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, TypedDict
 
@@ -203,6 +204,7 @@ def _parse(line: bytes, place: str) -> tuple[str, Record]:
     return stored, record
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

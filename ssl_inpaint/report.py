@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssl_inpaint import files, page_images, run_folders, tables
-from ssl_inpaint.cells import REPLICATES, measured_cells, published_cells
+from ssl_inpaint.cells import measured_cells, published_cells
 from ssl_inpaint.page_images import Picture
 from ssl_inpaint.records import Ledger, Record, key
 from ssl_inpaint.run_folders import FIGURES, LAST_SAMPLES, Run
@@ -94,6 +95,7 @@ def render(records: Sequence[Record], runs: Sequence[Run] = (), pictures: Mappin
     )
 
 
+@cache
 def _template() -> Any:
     loader = PackageLoader("ssl_inpaint", "templates")
     environment = Environment(
@@ -158,7 +160,7 @@ def _class_table(place: tuple[str, ...], runs: Sequence[Run]) -> _ClassTable:
 def _embedded(records: Sequence[Record]) -> Markup:
     """All records as JSON that is safe inside a script element; each text is there once and counted by its place."""
     # Without replicates, by far the longest: what they say stands at the numbers.
-    names = [field.name for field in dataclasses.fields(Record) if field.name != REPLICATES]
+    names = [field.name for field in dataclasses.fields(Record) if field.name != "replicates"]
     texts: dict[str, int] = {}
     rows = []
     for record in records:

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
-
-import numpy as np
-import pandas as pd
 
 from ssl_inpaint import bootstrap
 from ssl_inpaint.bootstrap import Interval
-
-
-class Cell(Protocol):
-    """A line of `cells.measured_cells` or `cells.published_cells`, as a named tuple."""
-
-    Index: int
-    method: str
-    encoder: str
-    recipe: str
-    settings: str
-    task: str
-    metric: str
-    mean: float
-    std: float
-    low: float
-    high: float
-    n_seeds: int
-    higher_is_better: bool
-    replicates: np.ndarray | None
-    records: tuple[int, ...]
+from ssl_inpaint.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -56,25 +34,23 @@ def compare(first: Cell, second: Cell) -> Comparison:
     return Comparison(difference, interval, all(verdicts) if verdicts else None)
 
 
-def against_best(column: pd.DataFrame) -> dict[int, Comparison]:
-    """Each cell of one column but the best against it, by index, the better ones first; empty for a single cell."""
-    best, *others = ranked(column)
-    return {one.Index: compare(one, best) for one in others}
-
-
-def ranked(column: pd.DataFrame) -> list[Cell]:
+def ranked(column: Sequence[Cell]) -> list[Cell]:
     """The cells of one column, best first."""
-    is_rising = not column["higher_is_better"].iloc[0]
-    return cast(list[Cell], list(column.sort_values("mean", ascending=is_rising, kind="stable").itertuples()))
+    return sorted(column, key=lambda cell: cell.mean, reverse=column[0].higher_is_better)
 
 
-def marked(column: pd.DataFrame) -> set[int]:
-    """The index of the best cell of one column and of those not separated from it.
+def against_best(column: Sequence[Cell]) -> dict[Cell, Comparison]:
+    """Each cell of one column but the best against it, the better ones first; empty for a single cell."""
+    best, *others = ranked(column)
+    return {one: compare(one, best) for one in others}
+
+
+def marked(best: Cell, compared: Mapping[Cell, Comparison]) -> set[Cell]:
+    """The best cell of one column and those not separated from it, of what `against_best` found.
 
     Empty where none is separated, or where it is not known of one whether it is.
     """
-    found = against_best(column)
-    verdicts = [one.is_separated for one in found.values()]
+    verdicts = [one.is_separated for one in compared.values()]
     if None in verdicts or not any(verdicts):
         return set()
-    return set(column.index) - {index for index, one in found.items() if one.is_separated}
+    return {best} | {cell for cell, one in compared.items() if not one.is_separated}

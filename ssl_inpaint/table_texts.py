@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Collection, Mapping, Sequence
 
 from ssl_inpaint.bootstrap import Interval
-from ssl_inpaint.cells import FAMILIES, LOSSES, ROW
-from ssl_inpaint.separation import Cell, Comparison
+from ssl_inpaint.cells import FAMILIES, LOSSES, Cell, grouped, row_of
+from ssl_inpaint.separation import Comparison
 
 DASH = "\N{EN DASH}"
 DECIBELS = "psnr"  # metrics with this in their names are no fractions
@@ -18,17 +18,22 @@ BOLD = (
 )
 
 
-def column_names(cells: pd.DataFrame) -> pd.Series[str]:
+def column_names(cells: Sequence[Cell]) -> dict[Cell, str]:
     """A name for the column of every cell: task, mode and metric, with as much more as tells columns apart."""
-    names = cells["metric"]
-    names = names.mask(~cells["mode"].isin(["", "-"]), cells["mode"] + " " + names)
-    names = names.mask(~cells["task"].isin(list(FAMILIES)), cells["task"] + " " + names)
-    if cells["dataset"].nunique() > 1:
-        names = cells["dataset"] + " " + names
+    has_datasets = len({cell.dataset for cell in cells}) > 1
+    names = {cell: _column_name(cell, has_datasets) for cell in cells}
     for field in ("protocol", "split", "dataset_sha256"):
-        is_shared = cells.groupby(names)[field].transform("nunique") > 1
-        names = names.mask(is_shared, names + " (" + cells[field].str.slice(0, 24) + ")")
+        for name, alike in grouped(cells, names.__getitem__).items():
+            if len({getattr(cell, field) for cell in alike}) > 1:
+                names |= {cell: f"{name} ({getattr(cell, field)[:24]})" for cell in alike}
     return names
+
+
+def _column_name(cell: Cell, has_dataset: bool) -> str:
+    parts = [cell.dataset] if has_dataset else []
+    parts += [] if cell.task in FAMILIES else [cell.task]
+    parts += [] if cell.mode in ("", "-") else [cell.mode]
+    return " ".join([*parts, cell.metric])
 
 
 def number(cell: Cell, is_count_shown: bool) -> str:
@@ -61,39 +66,40 @@ def verdict(found: Comparison) -> str:
     return {True: "separated", False: "not separated", None: "not known"}[found.is_separated]
 
 
-def measured_notes(cells: pd.DataFrame, columns: list[str], is_uneven: bool, has_bold: bool) -> list[str]:
-    """What a reader must know of the numbers of one table of measured `cells`, whose `column` is among `columns`."""
-    seeds = cells["n_seeds"]
-    notes = [f"{unit(cells)}. {DASH}: not measured."]
-    if seeds.max() > 1:
-        notes.append(f"Mean ± sample standard deviation over {'n' if is_uneven else seeds.max()} seeds.")
-    if seeds.min() == 1:
+def measured_notes(names: Mapping[Cell, str], columns: Sequence[str], is_uneven: bool, has_bold: bool) -> list[str]:
+    """What a reader must know of the numbers of one table: of its measured cells, by the names of their columns."""
+    seeds = [cell.n_seeds for cell in names]
+    notes = [f"{unit(names)}. {DASH}: not measured."]
+    if max(seeds) > 1:
+        notes.append(f"Mean ± sample standard deviation over {'n' if is_uneven else max(seeds)} seeds.")
+    if min(seeds) == 1:
         notes.append("A number without ± is of a single seed.")
-    if (cells["replicates"].notna() & (seeds == 1)).any():
+    if any(cell.replicates is not None and cell.n_seeds == 1 for cell in names):
         notes.append("In brackets: 95 % bootstrap interval over test examples, of the one network that was trained.")
     if has_bold:
         notes.append(BOLD)
-    for (protocol, split, n_examples), part in cells.groupby(["protocol", "split", "n_examples"]):
-        names = [name for name in columns if name in set(part["column"])]
-        of = "All columns" if names == columns else "; ".join(names)
+    measured_alike = grouped(names, lambda cell: (cell.protocol, cell.split, cell.n_examples))
+    for (protocol, split, n_examples), part in sorted(measured_alike.items()):
+        found = {names[cell] for cell in part}
+        of = "All columns" if found == set(columns) else "; ".join(name for name in columns if name in found)
         notes.append(f"{of}: protocol {protocol}, split {split}, {n_examples:,} examples.")
     return notes
 
 
-def cell_notes(cells: pd.DataFrame) -> list[str]:
+def cell_notes(names: Mapping[Cell, str]) -> list[str]:
     """The notes of single cells, under the names of their rows, and of their columns where not all have them."""
     notes = []
-    for _, row in cells.groupby(ROW, sort=False):
-        for note, part in row[row["note"] != ""].groupby("note", sort=False):
-            of = [row["method"].iloc[0], *([] if len(part) == len(row) else part["column"])]
+    for row in grouped(names, row_of).values():
+        for note, part in grouped((cell for cell in row if cell.note), lambda cell: cell.note).items():
+            of = [row[0].method, *([] if len(part) == len(row) else [names[cell] for cell in part])]
             notes.append(f"{'; '.join(of)}: {note}.")
     return notes
 
 
-def unit(cells: pd.DataFrame) -> str:
+def unit(cells: Collection[Cell]) -> str:
     """In what the numbers are given."""
-    decibels = ", PSNR in dB" if cells["metric"].str.lower().str.contains(DECIBELS).any() else ""
-    if (cells["task"] == LOSSES).all():
+    decibels = ", PSNR in dB" if any(DECIBELS in cell.metric.lower() for cell in cells) else ""
+    if all(cell.task == LOSSES for cell in cells):
         return "Losses, images in [0, 1]" + decibels
-    as_they_are = [name for name in AS_THEY_ARE if cells["metric"].str.startswith(name).any()]
+    as_they_are = [name for name in AS_THEY_ARE if any(cell.metric.startswith(name) for cell in cells)]
     return "In percent" + decibels + (f", {' and '.join(as_they_are)} as they are" if as_they_are else "")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from tabulate import tabulate
 
 from ssl_inpaint import files, separation, table_texts
-from ssl_inpaint.cells import COLUMN, PUBLISHED, ROW, VALUE, measured_cells, published_cells
+from ssl_inpaint.cells import COLUMN, PUBLISHED, ROW, VALUE, Cell, grouped, measured_cells, published_cells, row_of
 from ssl_inpaint.records import MEASURED, Ledger, Record
 from ssl_inpaint.table_texts import DASH
 
@@ -21,10 +23,12 @@ INTERVAL = "95 % interval"
 NOTHING_MEASURED = "Nothing is measured yet: the ledger holds no records."
 GENERATED = "Made from the ledger by `ssl-inpaint tables`; edits are lost."
 PREAMBLE = r"\usepackage[utf8]{inputenc} \usepackage{booktabs,adjustbox}"
+DIGITS = re.compile(r"\d+")
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", DASH: "--"},
 }
+ESCAPES = str.maketrans(LATEX)
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,12 @@ class Table:
     notes: tuple[str, ...]
 
 
-def tables(cells: pd.DataFrame) -> list[Table]:
+def tables(cells: Sequence[Cell]) -> list[Table]:
     """One table a section of the cells (see `ssl_inpaint.cells`), in the order in which the sections first appear.
 
     Measured rows: baselines first, labels last, better below worse. Published rows: in the order of the file.
     """
-    return [_table(str(heading), section) for heading, section in cells.groupby("section", sort=False)]
+    return [_table(heading, section) for heading, section in grouped(cells, lambda cell: cell.section).items()]
 
 
 def to_markdown(shown: Sequence[Table]) -> str:
@@ -80,19 +84,22 @@ def to_text(shown: Sequence[Table]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def to_csv(cells: pd.DataFrame) -> str:
+def to_csv(cells: Iterable[Cell]) -> str:
     """One line a number, fractions with six significant digits, with all that places it."""
-    columns = ["section", *ROW, *COLUMN, *VALUE]
-    return cells.to_csv(index=False, columns=columns, float_format="%.6g", lineterminator="\n")
+    columns, text = ["section", *ROW, *COLUMN, *VALUE], io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_field(getattr(cell, name)) for name in columns] for cell in cells)
+    return text.getvalue()
 
 
 def render(records: Sequence[Record], published_tables: Sequence[str] = tuple(PUBLISHED)) -> dict[str, str]:
     """File name to text of all tables, measured before published; the same records give the same text."""
-    measured, published = measured_cells(records), published_cells(published_tables)
+    measured, published = measured_cells(records), published_cells(tuple(published_tables))
     nothing = [] if records else [Table("Measured", (), (), (NOTHING_MEASURED,))]
     shown = [*nothing, *tables(measured), *tables(published)]
-    cells = pd.concat([measured, published]) if records else published
-    return {"tables.md": to_markdown(shown), "tables.tex": to_latex(shown), "tables.csv": to_csv(cells)}
+    markdown, latex, plain = to_markdown(shown), to_latex(shown), to_csv([*measured, *published])
+    return {"tables.md": markdown, "tables.tex": latex, "tables.csv": plain}
 
 
 def write_tables(ledger_path: Path, output: Path) -> list[Path]:
@@ -109,50 +116,49 @@ def stale_tables(ledger_path: Path, output: Path) -> list[Path]:
     return [path for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()]
 
 
-def _table(heading: str, cells: pd.DataFrame) -> Table:
-    is_measured = bool((cells["n_seeds"] > 0).all())
-    is_uneven = cells.loc[cells["n_seeds"] > 1, "n_seeds"].nunique() > 1
-    cells = cells.assign(column=table_texts.column_names(cells))
-    entries: dict[object, Entry] = {}
-    for _, column in cells.groupby("column"):
+def _table(heading: str, cells: Sequence[Cell]) -> Table:
+    is_measured = all(cell.n_seeds > 0 for cell in cells)
+    is_uneven = len({cell.n_seeds for cell in cells if cell.n_seeds > 1}) > 1
+    names = table_texts.column_names(cells)
+    entries: dict[Cell, Entry] = {}
+    for column in grouped(cells, names.__getitem__).values():
         entries |= _entries(column, is_uneven)
-    rows = [row for _, row in cells.groupby(ROW, sort=False)]
+    rows = list(grouped(cells, row_of).values())
     if is_measured:
         rows.sort(key=_row_order)
-    columns = [str(name) for name in cells.sort_values(COLUMN, key=_column_order, kind="stable")["column"].unique()]
+    columns = list(dict.fromkeys(names[cell] for cell in sorted(cells, key=_column_order)))
     always = ("method", "encoder") if is_measured else ("method",)
-    left = [name for name in ROW[:4] if name in always or cells[name].nunique() > 1]
-    right = [name for name in ("pretraining", "source") if not cells[name].isin(["", MEASURED]).all()]
-    headers = [*_labels(left), *map(Entry, columns), *_labels(right)]
+    left = [name for name in ROW[:4] if name in always or len({getattr(cell, name) for cell in cells}) > 1]
+    right = [name for name in ("pretraining", "source") if {getattr(cell, name) for cell in cells} - {"", MEASURED}]
     lines = []
     for row in rows:
-        at = {column: entries[index] for index, column in row["column"].items()}
-        first = row.iloc[0].to_dict()
+        at = {names[cell]: entries[cell] for cell in row}
         numbers = [at.get(column, Entry(DASH)) for column in columns]
-        lines.append((*_labels(first[n] for n in left), *numbers, *_labels(first[n] for n in right)))
+        sides = [_labels(getattr(row[0], name) for name in side) for side in (left, right)]
+        lines.append((*sides[0], *numbers, *sides[1]))
     notes = [f"{table_texts.unit(cells)}, as printed by the source; measured elsewhere. {DASH}: no number found."]
     if is_measured:
         has_bold = any(entry.is_best for entry in entries.values())
-        notes = table_texts.measured_notes(cells, columns, is_uneven, has_bold)
-    return Table(heading, tuple(headers), tuple(lines), (*notes, *table_texts.cell_notes(cells)))
+        notes = table_texts.measured_notes(names, columns, is_uneven, has_bold)
+    headers = (*_labels(left), *map(Entry, columns), *_labels(right))
+    return Table(heading, headers, tuple(lines), (*notes, *table_texts.cell_notes(names)))
 
 
-def _entries(column: pd.DataFrame, is_count_shown: bool) -> dict[object, Entry]:
-    """The entries of one column by the index of their cells."""
-    best, *_ = ranked = separation.ranked(column)
-    is_measured = best.n_seeds > 0
-    marked = separation.marked(column) if is_measured else set()
-    compared = separation.against_best(column) if is_measured else {}
-    found: dict[object, Entry] = {}
-    for cell in ranked:
+def _entries(column: Sequence[Cell], is_count_shown: bool) -> dict[Cell, Entry]:
+    """The entries of the cells of one column."""
+    best = separation.ranked(column)[0]
+    compared = separation.against_best(column) if best.n_seeds > 0 else {}
+    marked = separation.marked(best, compared)
+    found = {}
+    for cell in column:
         details = []
         if cell.replicates is not None:
             details.append((INTERVAL, table_texts.interval(cell, cell)))
-        if (one := compared.get(cell.Index)) is not None and one.interval is not None:
+        if (one := compared.get(cell)) is not None and one.interval is not None:
             text = f"{table_texts.scaled(cell, one.difference)} {table_texts.interval(cell, one.interval)}"
             details.append((f"against {best.method}", f"{text}, {table_texts.verdict(one)}"))
         text = table_texts.number(cell, is_count_shown)
-        found[cell.Index] = Entry(text, True, cell.Index in marked, cell.records, tuple(details))
+        found[cell] = Entry(text, True, cell in marked, cell.records, tuple(details))
     return found
 
 
@@ -160,20 +166,28 @@ def _labels(texts: Iterable[str]) -> list[Entry]:
     return [Entry(text or DASH, is_number=False) for text in texts]
 
 
-def _column_order(values: pd.Series[str]) -> pd.Series[str]:
-    """The sort key of one field of COLUMN: the usual order of tasks and modes, numbers by size."""
-    order = USUAL_ORDER.get(str(values.name), ())
-    usual = values.map({name: f"{position:02}" for position, name in enumerate(order)})
-    natural = values.map(lambda text: "~" + re.sub(r"\d+", lambda n: n[0].zfill(9), text.lower()))
-    return usual.fillna(natural).astype(str)
+def _field(value: object) -> object:
+    """Fractions with six digits, empty where not known; all else as it is."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value
 
 
-def _row_order(row: pd.DataFrame) -> tuple[int, float, str, str]:
-    first = row.iloc[0]
-    is_baseline = first["pretext"] in BASELINE_PRETEXTS
-    rank = 2 if first["supervision"] == "labels" else 0 if is_baseline else 1
-    goodness = row["mean"].where(row["higher_is_better"], -row["mean"]).mean()
-    return rank, float(goodness), first["method"], first["encoder"]
+def _column_order(cell: Cell) -> list[str]:
+    """The sort key of a column: the usual order of tasks and modes, numbers by size."""
+    return [_rank(name, getattr(cell, name)) for name in COLUMN]
+
+
+def _rank(field: str, text: str) -> str:
+    usual = USUAL_ORDER.get(field, ())
+    return f"{usual.index(text):02}" if text in usual else "~" + DIGITS.sub(lambda n: n[0].zfill(9), text.lower())
+
+
+def _row_order(row: Sequence[Cell]) -> tuple[int, float, str, str]:
+    first = row[0]
+    rank = 2 if first.supervision == "labels" else 0 if first.pretext in BASELINE_PRETEXTS else 1
+    goodness = math.fsum(cell.mean if cell.higher_is_better else -cell.mean for cell in row) / len(row)
+    return rank, goodness, first.method, first.encoder
 
 
 def _markdown_grid(table: Table) -> str:
@@ -204,4 +218,4 @@ def _latex_table(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    return text.translate(ESCAPES)

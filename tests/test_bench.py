@@ -19,7 +19,9 @@ from ssl_inpaint.rows import Bench, Measurement, Row
 from ssl_inpaint.runtime import open_runtime
 
 FEW = {"steps": "2", "batch_size": "4"}
-SETTINGS = {"train": FEW, "encoder": {"channels": "8,8,8,8,8"}}
+CROPS = {"size": "64", "store_size": "64"}
+SETTINGS = {"train": FEW, "crops": CROPS, "encoder": {"channels": "8,8,8,8,8"}}
+MEASURING = {"train": FEW, "crops": CROPS, "head": {"hidden": "8"}, "protocol": {"cached_views": "1"}}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def small(spec: str, **changes: object) -> Bench:
                 mode="frozen",
                 protocol="quick_cls",
                 data="voc",
-                settings={"train": FEW, "head": {"hidden": "8"}},
+                settings=MEASURING,
             ),
         ),
         "data": {"photos": spec, "voc": spec},

@@ -23,14 +23,16 @@ from ssl_inpaint.experiment.crew import Crew, crew_of
 from ssl_inpaint.records import Ledger
 from ssl_inpaint.runtime import open_runtime
 
-FEW = {"train": {"steps": "2", "batch_size": "4"}, "encoder": {"channels": "8,8,8,8,8"}}
+CROPS = {"size": "64", "store_size": "64"}
+FEW = {"train": {"steps": "2", "batch_size": "4"}, "crops": CROPS, "encoder": {"channels": "8,8,8,8,8"}}
+MEASURING = {"train": FEW["train"], "crops": CROPS, "head": {"hidden": "8"}, "protocol": {"cached_views": "1"}}
 # `quick` with its first measurement only, at a size of seconds.
 SCRIPT = f"""
 from ssl_inpaint.benches import quick
 from ssl_inpaint.cli import main
-whole, few = quick.build(), {FEW}
-rows = [row if row.source else row.model_copy(update={{"settings": few}}) for row in whole.rows]
-column = whole.measurements[0].model_copy(update={{"settings": {{"train": few["train"], "head": {{"hidden": "8"}}}}}})
+whole = quick.build()
+rows = [row if row.source else row.model_copy(update={{"settings": {FEW}}}) for row in whole.rows]
+column = whole.measurements[0].model_copy(update={{"settings": {MEASURING}}})
 small = whole.model_copy(update={{"rows": tuple(rows), "measurements": (column,)}})
 quick.build = lambda: small
 main()

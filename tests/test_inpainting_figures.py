@@ -28,7 +28,9 @@ def _shown(axes: Axes) -> np.ndarray:
 
 
 def _column(figure: Figure, place: int, rows: int) -> np.ndarray:
-    return np.stack([_shown(axes) for axes in figure.axes[place * rows : (place + 1) * rows]]).transpose(0, 3, 1, 2)
+    """Of a grid of samples, whose images all lie in the same axes."""
+    tiles = figure.axes[0].images[place * rows : (place + 1) * rows]
+    return np.stack([np.asarray(tile.get_array()) for tile in tiles]).transpose(0, 3, 1, 2)
 
 
 def _words(figure: Figure) -> list[str]:
@@ -40,7 +42,7 @@ def _is_legible(figure: Figure) -> bool:
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.texts]
     inside = all(min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
-    shown = [axes.get_window_extent() for axes in figure.axes]
+    shown = [image.get_window_extent() for axes in figure.axes for image in axes.images]
     return inside and not any(
         one.overlaps(other) for one, other in [*combinations(boxes, 2), *((b, t) for b in boxes for t in shown)]
     )
@@ -108,7 +110,7 @@ def test_samples_that_do_not_fit_are_refused(changes: dict[str, object], said: s
 
 def test_methods_stand_in_their_order_between_the_input_in_grey_and_the_truth() -> None:
     figure = methods_figure(TRUTH, HOLES, FILLED, None)
-    assert _words(figure) == ["input", "Telea", "PatchMatch", "truth"] and len(figure.axes) == 2 * 4
+    assert _words(figure) == ["input", "Telea", "PatchMatch", "truth"] and len(figure.axes[0].images) == 2 * 4
     seen, *fills, truth = (_column(figure, place, 2) for place in range(4))
     everywhere = np.broadcast_to(HOLES, TRUTH.shape)
     assert (seen[everywhere] == figures.HIDDEN).all()
@@ -119,13 +121,17 @@ def test_methods_stand_in_their_order_between_the_input_in_grey_and_the_truth() 
 
 
 def test_each_hole_is_outlined_in_its_fills_only() -> None:
-    figure = methods_figure(TRUTH, HOLES, FILLED, None)
-    assert not any(axes.collections for axes in (*figure.axes[:2], *figure.axes[-2:]))
-    for place, axes in enumerate(figure.axes[2:-2]):
-        points = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
-        rows, columns = np.nonzero(HOLES[place % 2, 0])
-        np.testing.assert_array_equal(points.min(0), (columns.min() - 0.5, rows.min() - 0.5))
-        np.testing.assert_array_equal(points.max(0), (columns.max() + 0.5, rows.max() + 0.5))
+    (page,) = methods_figure(TRUTH, HOLES, FILLED, None).axes
+    lines = [path.vertices for drawn in page.collections for path in drawn.get_paths()]
+    fills = [tile for tile in page.images[2:-2] for _ in range(2)]  # a black line below a white one
+    for place, (line, fill) in enumerate(zip(lines, fills, strict=True)):
+        left, right, bottom, top = fill.get_extent()
+        rows, columns = np.nonzero(HOLES[place // 2 % 2, 0])
+        for found, row, column in (
+            (line.min(0), rows.min(), columns.min()),
+            (line.max(0), rows.max() + 1, columns.max() + 1),
+        ):
+            np.testing.assert_allclose(found, (left + column / 8 * (right - left), top + row / 8 * (bottom - top)))
 
 
 def test_scores_stand_below_the_names_of_the_methods_that_have_one() -> None:

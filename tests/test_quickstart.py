@@ -18,7 +18,7 @@ from ssl_inpaint.rows import Bench
 from ssl_inpaint.tables import stale_tables
 
 FEW = {"steps": "2", "batch_size": "4"}
-PRETRAINING = {"train": FEW, "encoder": {"channels": "8,8,8,8,8"}}
+PRETRAINING = {"train": FEW, "crops": {"size": "64", "store_size": "64"}, "encoder": {"channels": "8,8,8,8,8"}}
 TRANSFER = {"train": FEW, "head": {"hidden": "8"}}
 
 

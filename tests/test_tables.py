@@ -308,4 +308,4 @@ def test_a_network_that_was_also_filled_with_is_still_one_row_without_settings()
     trained = _records(0.03, **own, task="pretext", metric="hidden_mse", weights_sha256="encoder", config_hash="how")
     measured = _records(0.2, **own, weights_sha256="encoder")
     filled = _records(0.1, **own, task="inpaint", metric="mean L1", weights_sha256="network")
-    assert set(cells.measured_cells([*trained, *measured, *filled])["settings"]) == {""}
+    assert {cell.settings for cell in cells.measured_cells([*trained, *measured, *filled])} == {""}
