@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
 
 from ssl_inpaint.errors import UsageError
@@ -48,6 +46,8 @@ def read_caffemodel(path: Path) -> dict[str, list[Tensor]]:
     Shapes as stored: 1 x 1 x 1 x N for the vectors of old files. UsageError where the file is no .caffemodel, is
     truncated or has no weights in it.
     """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     try:
         content = path.read_bytes()
         network = _network_class().FromString(content)
@@ -154,6 +154,8 @@ def _by(shape: Sequence[int]) -> str:
 @functools.cache
 def _network_class() -> Any:
     """The class of NetParameter, built here so that no generated code is needed."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
+
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
     kinds = descriptor_pb2.FieldDescriptorProto
     for message_name, fields in _MESSAGES.items():

@@ -55,6 +55,7 @@ def data() -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Another seed, other scenes.")
 @click.option("--set", "assignments", multiple=True, metavar="data.FIELD=VALUE", help="E.g. data.train=500.")
+@options.on_torch
 def make_shapes(output: Path, seed: int, assignments: tuple[str, ...]) -> None:
     """Draw the embedded data set in the VOCdevkit layout.
 
@@ -73,6 +74,7 @@ def make_shapes(output: Path, seed: int, assignments: tuple[str, ...]) -> None:
 
 @data.command("info")
 @click.argument("spec")
+@options.on_torch
 def info(spec: str) -> None:
     """What is at a data spec: splits, images, classes.
 
@@ -91,6 +93,7 @@ def info(spec: str) -> None:
 @click.option("--protocol", type=options.part("protocols"), default="compact_det", help="Whose settings are used.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Write them there too, as .npz files.")
 @click.option("--set", "assignments", multiple=True, metavar="PART.FIELD=VALUE", help="E.g. proposals.mode=quality.")
+@options.on_torch
 def proposals(spec: str, protocol: str, output: Path | None, assignments: tuple[str, ...]) -> None:
     """Search objects in all images of SPEC, for Fast R-CNN: once, on all cores.
 
@@ -371,6 +374,7 @@ def compare(ledger: Path, data_set: str, task: str, metric: str | None) -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("quickstart"), help="Folder for everything.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides every random draw.")
 @click.option("--full", is_flag=True, help="Longer training, fine-tuning too, and three seeds: hours.")
+@options.on_torch
 def quickstart(output: Path, seed: int, full: bool) -> None:
     """The whole suite on the embedded data set, in minutes.
 
@@ -386,6 +390,8 @@ def quickstart(output: Path, seed: int, full: bool) -> None:
 @main.command("bench")
 @click.argument("name", metavar="BENCH", type=options.part("benches"))
 @click.option("--data", "specs", multiple=True, metavar="NAME=SPEC", help="A data set of the bench; may be repeated.")
+@click.option("--row", "rows", multiple=True, metavar="ROW", help="Measure this row only; may be repeated.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Measure by this task only; may be repeated.")
 @click.option("--seeds", type=click.IntRange(min=1), help="How many; the bench's own number, if absent.")
 @click.option("--dry-run", is_flag=True, help="Say what is done and what is left, and run nothing.")
 @click.option("--retry", is_flag=True, help="Try again what has failed.")
@@ -394,6 +400,8 @@ def quickstart(output: Path, seed: int, full: bool) -> None:
 def run_bench(
     name: str,
     specs: tuple[str, ...],
+    rows: tuple[str, ...],
+    tasks: tuple[str, ...],
     seeds: int | None,
     dry_run: bool,
     retry: bool,
@@ -410,16 +418,19 @@ def run_bench(
     \b
     Example:
       ssl-inpaint bench compact --data photos=folder:photos --data voc=voc2007:VOCdevkit --dry-run
+      ssl-inpaint bench pretexts --row random --row rotation
     """
     from ssl_inpaint.experiment import bench as verb
     from ssl_inpaint.experiment import bench_cells, bench_plans, bench_words, crew
 
     mates, settings = crew.crew_of(os.environ), options.settings_of(assignments)
     part = bench_cells.Share.parse(share or "1/1")
-    chosen = bench_plans.plan_bench(name, options.pairs_of(specs), seeds, settings)
+    chosen = bench_plans.plan_bench(name, options.pairs_of(specs), seeds, settings, rows, tasks)
     folder = output or Path("runs") / (chosen.folder or name)
     cells = part.of(bench_cells.cells_of(chosen, folder, seed))
     bench_plans.refuse_missing(chosen, is_thorough=not dry_run)
+    if not dry_run:
+        bench_plans.refuse_sizes(cells)
     runtime, ledger, workers = options.open_run(crew.placed(settings, mates), "auto")
     desk = verb.Desk(folder, runtime, ledger, workers, has_own_share=share is not None)
     found = verb.outlook(cells, desk) if dry_run else verb.run(cells, desk, retry)

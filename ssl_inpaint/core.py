@@ -6,7 +6,7 @@ pixels are missing. Legend of dimensions: B batch, N items, C channels, H W pixe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -265,11 +265,16 @@ class Described:
     labels: Tensor  # N int64 for one class an image, N x K for several (1, 0, 255 not to be counted)
 
 
+# By its name what an earlier run, which was stopped, has computed; or what the function now computes, for a later one.
+Noted = Callable[[str, Callable[[], float]], float]
+
+
 class FeatureProbe(Protocol):
     """A transfer task without a training loop: it reads the features of whole splits at once.
 
     One that has `measure_resampled`, which takes `counts` beside what `measure` takes, gives the same scores with
-    replicates (`bootstrap.Scores`).
+    replicates (`bootstrap.Scores`). One that chooses for long has `choose_noted`, which takes `noted` (`Noted`) beside
+    what `choose` takes.
     """
 
     def features(self, images: Tensor) -> dict[str, Tensor]:

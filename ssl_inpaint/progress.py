@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 PLAIN_LINE_SECONDS = 30.0
 
@@ -18,11 +19,6 @@ def say(message: str) -> None:
     """One line on stderr, where messages to a person go; in one piece, as other processes may write there too."""
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0.0:.1f}/s" if task.speed else "-", style="progress.data.speed")
 
 
 class Bar:
@@ -52,12 +48,32 @@ class Bar:
 @contextmanager
 def bar(label: str, total: int, done: int = 0, is_shown: bool = True) -> Iterator[Bar]:
     """A progress bar over `total` things of which `done` are behind us; of several processes only one shows it."""
+    from rich.console import Console  # slow to import, and much is said without a bar
+
     console = Console(stderr=True)
     if not (is_shown and console.is_terminal):
         yield Bar(label, total, done, is_shown=is_shown)
         return
-    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    columns: tuple[ProgressColumn, ...] = (*counts, TextColumn("{task.fields[note]}"))
-    # Results printed meanwhile stay on stdout; rich would move them to stderr, where the bar is.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+    with _live(console) as progress:
         yield Bar(label, total, done, progress)
+
+
+def _live(console: Console) -> Progress:
+    from rich import progress
+    from rich.text import Text
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "-", style="progress.data.speed")
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # results printed meanwhile; rich would move them to stderr, where the bar is
+    )

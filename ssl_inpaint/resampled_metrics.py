@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from ssl_inpaint.metrics import NOT_COUNTED, ApKind
 
@@ -50,6 +49,8 @@ def mean_average_precision_of_scores(
 
 def average_precision(ranked: Ranked, kind: ApKind, counts: np.ndarray) -> np.ndarray:
     """R average precisions of one class; nan where a resampling has no positive."""
+    from scipy import sparse  # slow to import, and every task imports this module
+
     found = np.full(counts.shape[1], np.nan)
     hits = ranked.examples[ranked.is_hit]
     segment = np.cumsum(ranked.is_hit)[~ranked.is_hit]  # between which hits a miss lies

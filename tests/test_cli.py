@@ -23,6 +23,7 @@ from ssl_inpaint import checkpoint
 from ssl_inpaint.batches import ImageBatches
 from ssl_inpaint.cli import main
 from ssl_inpaint.data import shapes
+from ssl_inpaint.experiment import data_initialisation
 from ssl_inpaint.plans import PretrainPlan, read_plan
 from ssl_inpaint.records import Ledger
 
@@ -248,6 +249,13 @@ def test_resume_takes_no_other_option(more: str, named: str, desk: Path) -> None
 )
 def test_a_mistake_gets_one_sentence_and_leaves_nothing(line: str, sentence: str, desk: Path) -> None:
     assert sentence in refused(line)
+
+
+def test_a_wrong_layer_is_found_before_the_network_sees_any_image(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(data_initialisation, "prepare", lambda *arguments: seen.append(arguments))
+    assert "Did you mean 'conv5'?" in refused(f"{TRANSFER} --set head.stage=conv55")
+    assert not seen
 
 
 @pytest.mark.parametrize("line", ["pretrain --seed -1", "pretrain --bogus", "pretrian", "pretrain --output thesis.txt"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ CLASSES = ("cat", "dog", "eel")
 GENERATOR = np.random.default_rng
 
 
-def _task(name: str, is_multilabel: bool, **settings: object) -> object:
+def _task(name: str, is_multilabel: bool, **settings: object) -> Any:
     module = catalog.load("transfer", name)
     encoder = compact_alexnet.build(compact_alexnet.Config())
     return module.build(module.Config(**settings), encoder, TransferFacts(96, CLASSES, is_multilabel, is_frozen=True))
@@ -63,25 +64,47 @@ def test_linear_probes(is_multilabel: bool) -> None:
     _check(lambda rows: task.score(outputs[rows], labels[rows]), found, {f"{metric} conv1", f"{metric} conv5"})
 
 
+def _described(task: Any, count: int, seed: int) -> Described:
+    is_multilabel, generator = task.facts.is_multilabel, torch.Generator().manual_seed(seed)
+    labels = GENERATOR(seed).integers(0, 2 if is_multilabel else 3, (count, 3) if is_multilabel else count)
+    return Described({task.stages[0]: torch.rand(count, 4, generator=generator)}, torch.from_numpy(labels))
+
+
+def _rows(asked: Described, rows: np.ndarray) -> Described:
+    return Described({stage: one[rows] for stage, one in asked.features.items()}, asked.labels[rows])
+
+
 @pytest.mark.parametrize("is_multilabel", [True, False])
 def test_nearest_neighbours(is_multilabel: bool) -> None:
     """The training images that vote stay as they are; ties of whole votes are what few neighbours make."""
     task, generator = _task("knn", is_multilabel, k=(3, 7)), torch.Generator().manual_seed(6)
-
-    def described(count: int, seed: int) -> Described:
-        shape = (count, 3) if is_multilabel else count
-        labels = torch.from_numpy(GENERATOR(seed).integers(0, 2 if is_multilabel else 3, shape))
-        return Described({task.stages[0]: torch.rand(count, 4, generator=generator)}, labels)
-
-    known, asked, choices = described(30, 7), described(EXAMPLES, 8), {"k": 7.0}
+    known, asked = _described(task, 30, 7), _described(task, EXAMPLES, 8)
+    choices = {"k": 7.0}
 
     def score(rows: np.ndarray) -> dict[str, float]:
-        some = Described({stage: one[rows] for stage, one in asked.features.items()}, asked.labels[rows])
-        return task.measure(known, some, choices, generator)
+        return task.measure(known, _rows(asked, rows), choices, generator)
 
     found = task.measure_resampled(known, asked, choices, generator, _counts())
     name = "mAP (step)" if is_multilabel else "accuracy"
     _check(score, found, {name, f"{name} k=3", f"{name} k=7"})
+
+
+@pytest.mark.parametrize("samples", [3, 1])
+@pytest.mark.parametrize("is_multilabel", [True, False])
+def test_support_vectors_of_all_examples_and_of_few(is_multilabel: bool, samples: int) -> None:
+    """Of few the mean over the draws within each replicate; machines and draws are the same in all of them."""
+    task = _task("svm", is_multilabel, shots=(2, 4), samples=samples, average_precision="step")
+    known, asked = _described(task, 40, 9), _described(task, EXAMPLES, 10)
+    names = [f": {name}" for name in CLASSES] if is_multilabel else [""]
+    choices = dict.fromkeys([*(f"cost{name}" for name in names), "cost k=2", "cost k=4"], 1.0)
+
+    def score(rows: np.ndarray) -> dict[str, float]:
+        return task.measure(known, _rows(asked, rows), choices, torch.Generator().manual_seed(11))
+
+    found = task.measure_resampled(known, asked, choices, torch.Generator().manual_seed(11), _counts())
+    name = "mAP (step)" if is_multilabel else "accuracy"
+    _check(score, found, {name, f"{name} k=2", f"{name} k=4"})
+    assert (f"{name} k=2, deviation" in found.values) == (samples > 1)
 
 
 def test_detection() -> None:

@@ -79,7 +79,8 @@ def outlook(cells: Sequence[Cell], desk: Desk) -> Outlook:
     done = [cell for cell in cells if _is_done(cell, desk, known)]
     names = {cell.name for cell in done}
     left = [cell for cell in cells if cell.name not in names]
-    failed = {cell.name: reason for cell in left if (reason := _failure(cell, desk))}
+    noted = {path.name for path in (desk.output / FAILURES).glob("*.json")}  # one look at the folder for all cells
+    failed = {cell.name: _failure(cell, desk) for cell in left if desk.failure(cell).name in noted}
     timings = Timings(_notes_of_time(desk.output) if left else [], records)
     return Outlook(done, failed, left, timings.estimates(left, desk.runtime.describe()))
 
@@ -170,9 +171,8 @@ def _made(cell: Cell, desk: Desk, is_begun: bool) -> list[Record]:
 
 
 def _failure(cell: Cell, desk: Desk) -> str:
-    """Why the cell failed when it was last tried; empty where it did not."""
-    path = desk.failure(cell)
-    return str(_read(path, "reason", str)) if path.exists() else ""
+    """Why the cell failed when it was last tried."""
+    return str(_read(desk.failure(cell), "reason", str))
 
 
 def _note_failure(cell: Cell, desk: Desk, reason: str) -> None:

@@ -18,6 +18,7 @@ from ssl_inpaint.data.device_store import near, near_maps
 from ssl_inpaint.data.store import join
 from ssl_inpaint.experiment.data import Examples, open_labelled
 from ssl_inpaint.experiment.feeds import scores_of
+from ssl_inpaint.experiment.unfinished import Unfinished
 from ssl_inpaint.plans import TransferPlan
 from ssl_inpaint.runtime import Runtime, seed_for
 from ssl_inpaint.train import FitConfig
@@ -84,9 +85,12 @@ class CropFeed:
         features = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
         return FeatureBatches(near_maps(features, self.runtime.device), labels, loop.batch_size, seed)
 
-    def described(self, probe: FeatureProbe, names: Sequence[str]) -> Described:
-        """Those splits joined as vectors: each stage's features flattened, averaged over the protocol's fixed views."""
-        parts = [self._cached(probe, name, is_training=False) for name in names]
+    def described(self, probe: FeatureProbe, names: Sequence[str], unfinished: Unfinished) -> Described:
+        """Those splits joined as vectors: each stage's features flattened, averaged over the protocol's fixed views.
+
+        What a run that was stopped has described is taken from `unfinished`.
+        """
+        parts = [self._cached(probe, name, is_training=False, unfinished=unfinished) for name in names]
         vectors = {
             stage: torch.cat([part[stage].flatten(2).float().mean(dim=1) for part in parts]) for stage in parts[0]
         }
@@ -121,16 +125,16 @@ class CropFeed:
             predictions.write_scores(keep / "scores.csv", names, split.classes, found)
         return scores_of(objective, found, part.labels.numpy(), counts=counts)
 
-    def _views(self, name: str, is_training: bool) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """This process's share of the batches of a split."""
+    def _views(self, name: str, is_training: bool, turns: range) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Those batches of a split."""
         store, protocol = near(self.parts[name].examples.store, self.runtime.device), self.plan.protocol
-        turns = self._turns(name)
         if not is_training:
             return fixed_views(store, self.crops, protocol.test_views, VIEW_BATCH, turns=turns)
         seed = seed_for(self.plan.seed, "cache", name)
         return random_views(store, self.crops, protocol.cached_views, VIEW_BATCH, seed, turns)
 
     def _turns(self, name: str) -> range:
+        """This process's share of the batches."""
         batches, group = -(-len(self.parts[name]) // VIEW_BATCH), self.runtime.group
         return group.share(batches) if group.count <= batches else range(batches)  # or each process does them all
 
@@ -144,32 +148,45 @@ class CropFeed:
         return group.joined(rows, [end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True)])
 
     def _described(
-        self, objective: CropTransfer | FeatureProbe, name: str, is_training: bool
+        self, objective: CropTransfer | FeatureProbe, name: str, is_training: bool, turns: range
     ) -> Iterator[dict[str, Tensor]]:
-        """By stage B x views x ... features of one split, in order, by the encoder in eval mode."""
-        share = min(len(self.parts[name]), VIEW_BATCH * len(self._turns(name)))
+        """By stage B x views x ... features of those batches of one split, in order, by the encoder in eval mode."""
+        share = min(len(self.parts[name]), VIEW_BATCH * len(turns))
         with progress.bar(f"describe {name}", share, is_shown=self.runtime.group.is_first) as bar:
-            for positions, cut in self._views(name, is_training):
+            for positions, cut in self._views(name, is_training, turns):
                 with torch.no_grad(), self.runtime.autocast():
                     found = [objective.features(train.on_device(Batch(view), self.runtime).images) for view in cut]
                 yield {stage: torch.stack([one[stage] for one in found], dim=1) for stage in found[0]}
                 bar.advance(len(positions))
 
-    def _cached(self, objective: CropTransfer | FeatureProbe, name: str, is_training: bool) -> dict[str, Tensor]:
+    def _cached(
+        self,
+        objective: CropTransfer | FeatureProbe,
+        name: str,
+        is_training: bool,
+        unfinished: Unfinished | None = None,
+    ) -> dict[str, Tensor]:
         """By stage N x views x ... float16 of one split, described once and kept for every head on a frozen encoder."""
         key = (name, is_training)
         if key not in self._caches:
-            parts = [
-                {stage: maps.half().cpu() for stage, maps in described.items()}
-                for described in self._described(objective, name, is_training)
-            ]
+
+            def halves(turns: range) -> Iterator[dict[str, Tensor]]:
+                for described in self._described(objective, name, is_training, turns):
+                    yield {stage: maps.half().cpu() for stage, maps in described.items()}
+
+            turns = self._turns(name)
+            parts = list(
+                halves(turns)
+                if unfinished is None
+                else unfinished.batches(f"{name}-{self.parts[name].digest[:12]}", turns, halves)
+            )
             rows = {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}
             self._caches[key] = {stage: self._joined(maps, name) for stage, maps in rows.items()}
         return self._caches[key]
 
     def _test_features(self, objective: CropTransfer, name: str) -> Iterator[dict[str, Tensor]]:
         if not self.is_frozen:
-            yield from self._described(objective, name, is_training=False)
+            yield from self._described(objective, name, is_training=False, turns=self._turns(name))
             return
         cached = self._cached(objective, name, is_training=False)
         for start in range(0, len(self.parts[name]), VIEW_BATCH):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ from ssl_inpaint.experiment import data_initialisation, rescaling
 from ssl_inpaint.experiment.checks import refuse_lone_images
 from ssl_inpaint.experiment.crop_feed import CropFeed
 from ssl_inpaint.experiment.feeds import Feed, Part
+from ssl_inpaint.experiment.unfinished import Unfinished
 from ssl_inpaint.plans import TransferPlan
 from ssl_inpaint.runtime import Runtime, seed_for, seeded
+
+UNFINISHED = "unfinished"  # the folder of what a probe of features goes on from, until it is finished
 
 
 class Probe:
@@ -51,14 +56,14 @@ class Probe:
         self.is_probe = getattr(self.part, "IS_PROBE", False)
         self.head_config = config.check(self.part.Config, "head", self.protocol.head)
         self.facts = feed.facts()
-        self.card = data_initialisation.prepare(encoder, card, feed.images)
         if self.is_frozen:
             encoder.requires_grad_(False)
-        objective = self._objective(is_rescaled=False)  # before anything is written: it may refuse its settings
+        objective = self._objective(is_rescaled=False)  # before any work: it may refuse its settings
         if self.protocol.rescale != "none":
             rescaling.refuse_normalization(encoder, card.encoder)
         if self.part.NEEDS == "labels":  # maps of one image have many values for BatchNorm
             refuse_lone_images(objective, self.loop.batch_size // self.loop.parts)
+        self.card = data_initialisation.prepare(encoder, card, feed.images)
         self.weights = checkpoint.weights_sha256(encoder)
 
     def tune(self) -> dict[str, float]:
@@ -114,21 +119,48 @@ class Probe:
     def _choose(self) -> dict[str, float]:
         """What a probe without a training loop chooses for itself on train and val."""
         probe = self._objective()
-        known, val = (self._crops.described(probe, [name]) for name in ("train", "val"))
         found: dict[str, float]
-        found, scores = probe.choose(known, val, self._generator())
+        with self._stopping():
+            known, val = (self._crops.described(probe, [name], self._unfinished) for name in ("train", "val"))
+            if hasattr(probe, "choose_noted"):
+                found, scores = probe.choose_noted(known, val, self._generator(), self._unfinished.noted)
+            else:
+                found, scores = probe.choose(known, val, self._generator())
         self.tuning["val"] = _means(scores)
         return found
 
     def _measure_features(self, probe: Any, choices: Mapping[str, float], test: Part) -> tuple[Scores, float]:
-        known, asked = (self._crops.described(probe, names) for names in (["train", "val"], [test.name]))
-        began = time.monotonic()
         counts = bootstrap.draw_counts(test.digest, len(test))
-        if counts is not None and hasattr(probe, "measure_resampled"):
-            found = probe.measure_resampled(known, asked, choices, self._generator(), counts)
-        else:
-            found = Scores(probe.measure(known, asked, choices, self._generator()))
-        return Scores(_numbers(found.values), found.replicates), time.monotonic() - began
+        with self._stopping():
+            known, asked = (
+                self._crops.described(probe, names, self._unfinished) for names in (["train", "val"], [test.name])
+            )
+            began = time.monotonic()
+            if counts is not None and hasattr(probe, "measure_resampled"):
+                found = probe.measure_resampled(known, asked, choices, self._generator(), counts)
+            else:
+                found = Scores(probe.measure(known, asked, choices, self._generator()))
+            seconds = time.monotonic() - began
+        self.runtime.group.wait()  # others may still read what is kept
+        self._unfinished.clear()
+        return Scores(_numbers(found.values), found.replicates), seconds
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Says how to go on where Ctrl-C ends what has no training loop to stop in."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            kept = f"what took long is kept in {self.folder}; go on by --resume {self.folder}"
+            raise train.Interrupted(f"Stopped by SIGINT: {kept}.") from None
+
+    @cached_property
+    def _unfinished(self) -> Unfinished:
+        digests = [part.digest for part in (self._crops.parts["train"], self._crops.parts["val"])]
+        identity = config.hash_of(
+            self.weights, self.protocol.identity(), self.plan.seed, self.runtime.is_bf16, *digests
+        )
+        return Unfinished(self.folder / UNFINISHED, identity, self.runtime.group.is_first)
 
     @property
     def _crops(self) -> CropFeed:

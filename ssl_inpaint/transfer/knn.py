@@ -16,12 +16,13 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from ssl_inpaint import metrics, resampled_metrics, retrieval
+from ssl_inpaint import metrics, retrieval
 from ssl_inpaint.bootstrap import Scores
 from ssl_inpaint.core import Described, Encoder, TransferFacts
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.transfer import pooling
 from ssl_inpaint.transfer.pooling import PoolingConfig
+from ssl_inpaint.transfer.scoring import Scoring
 
 T = TypeVar("T")
 NEEDS = "features"
@@ -51,6 +52,7 @@ class NearestNeighbours:
     def __init__(self, config: Config, encoder: Encoder, facts: TransferFacts) -> None:
         self.config, self.encoder, self.facts = config, encoder.eval(), facts
         self.stages = pooling.chosen_stages(encoder, config)
+        self.scoring = Scoring(facts.is_multilabel, config.average_precision)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The pooled map of each stage, B x C x s x s."""
@@ -84,8 +86,8 @@ class NearestNeighbours:
         values, replicates = {}, {}
         for metric, shares in self._votes(known, asked):
             labels = asked.labels.numpy()
-            values[metric] = self._score(shares, labels)
-            replicates[metric] = self._resampled(shares, labels, counts)
+            values[metric] = self.scoring.score(shares, labels)
+            replicates[metric] = self.scoring.resampled(shares, labels, counts)
         return Scores(self._with_chosen(values, choices), self._with_chosen(replicates, choices))
 
     def _with_chosen(self, scores: Mapping[str, T], choices: Mapping[str, float]) -> dict[str, T]:
@@ -93,7 +95,7 @@ class NearestNeighbours:
         return {self._metric(stage): value for stage, value in chosen.items()} | dict(scores)
 
     def _scores(self, known: Described, asked: Described) -> dict[str, float]:
-        return {m: self._score(shares, asked.labels.numpy()) for m, shares in self._votes(known, asked)}
+        return {m: self.scoring.score(shares, asked.labels.numpy()) for m, shares in self._votes(known, asked)}
 
     def _votes(self, known: Described, asked: Described) -> Iterator[tuple[str, np.ndarray]]:
         """For each stage and k the metric's name, and the share of each class in the vote on each image, N x K."""
@@ -107,20 +109,8 @@ class NearestNeighbours:
                 shares = votes(similarities[:, :k].cpu(), labels, len(self.facts.classes), self.config.temperature)
                 yield self._metric(stage, k), shares.numpy()
 
-    def _score(self, shares: np.ndarray, labels: np.ndarray) -> float:
-        if self.facts.is_multilabel:
-            return metrics.mean_average_precision(shares, labels, self.config.average_precision)[0]
-        return metrics.accuracy(shares.argmax(axis=1), labels)
-
-    def _resampled(self, shares: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        if self.facts.is_multilabel:
-            kind = self.config.average_precision
-            return resampled_metrics.mean_average_precision_of_scores(shares, labels, kind, counts)
-        return resampled_metrics.accuracy(shares.argmax(axis=1), labels, counts)
-
     def _metric(self, stage: str, k: int | None = None) -> str:
-        kind = f"mAP ({self.config.average_precision})" if self.facts.is_multilabel else "accuracy"
-        return self._named(kind, stage) + ("" if k is None else f" k={k}")
+        return self._named(self.scoring.metric, stage) + ("" if k is None else f" k={k}")
 
     def _named(self, name: str, stage: str) -> str:
         """The deepest stage, where none is named in the settings, goes without saying."""

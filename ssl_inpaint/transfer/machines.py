@@ -7,14 +7,11 @@ cross-validation and in tests alike.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import LinearSVC
 
 from ssl_inpaint.metrics import NOT_COUNTED
 
@@ -44,6 +41,9 @@ def fit(vectors: np.ndarray, labels: np.ndarray, cost: float, solver: Solver) ->
     L2 regularisation and squared hinge; a fit that has not converged after the most iterations
     is taken as it is, as in the reference. All zero where there are no positives, or no negatives, to fit to.
     """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import, and a plan needs no machine
+    from sklearn.svm import LinearSVC
+
     counted = labels != NOT_COUNTED
     targets = np.where(labels[counted] == 1, 1, -1)
     if len(np.unique(targets)) < 2:
@@ -61,6 +61,11 @@ def fit(vectors: np.ndarray, labels: np.ndarray, cost: float, solver: Solver) ->
     return np.append(machine.coef_[0], machine.intercept_)
 
 
+def fit_each(vectors: np.ndarray, labels: np.ndarray, costs: Sequence[float], solver: Solver) -> np.ndarray:
+    """K x (D + 1): the machine of each class, for N x K labels and a cost for each class."""
+    return np.stack([fit(vectors, own, cost, solver) for own, cost in zip(labels.T, costs, strict=True)])
+
+
 def decide(vectors: np.ndarray, machines: np.ndarray) -> np.ndarray:
     """N x K: how far N x D vectors lie on the positive side of K x (D + 1) machines."""
     found: np.ndarray = vectors @ machines[:, :-1].T + machines[:, -1]
@@ -72,6 +77,8 @@ def folds(labels: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarra
 
     `labels` are of one class, or single ones of several. No folds where fewer than two have a positive and a negative.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     counted = np.flatnonzero(labels != NOT_COUNTED)
     sizes = np.unique(labels[counted], return_counts=True)[1]
     count = min(most, sizes.min()) if len(sizes) > 1 else 1

@@ -13,7 +13,8 @@ trains on all images, and drops them elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,16 +23,16 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ssl_inpaint import metrics, progress
-from ssl_inpaint.core import Described, Encoder, TransferFacts
+from ssl_inpaint.bootstrap import Scores
+from ssl_inpaint.core import Described, Encoder, Noted, TransferFacts
 from ssl_inpaint.transfer import machines, pooling
 from ssl_inpaint.transfer.machines import Solver
 from ssl_inpaint.transfer.pooling import PoolingConfig
+from ssl_inpaint.transfer.scoring import Scoring
 
 NEEDS = "features"
 IS_PROBE = True
 FOLD_AP: metrics.ApKind = "step"  # which the reference chooses by, whatever it scores by
-
-Costs = tuple[float, ...]  # one a class
 
 
 class Config(PoolingConfig):
@@ -60,7 +61,7 @@ class SupportVectors:
     def __init__(self, config: Config, encoder: Encoder, facts: TransferFacts) -> None:
         self.config, self.encoder, self.facts = config, encoder.eval(), facts
         self.stages = pooling.chosen_stages(encoder, config)
-        self.metric = f"mAP ({config.average_precision})" if facts.is_multilabel else "accuracy"
+        self.scoring = Scoring(facts.is_multilabel, config.average_precision)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The pooled map of each stage, B x C x s x s."""
@@ -70,6 +71,12 @@ class SupportVectors:
         self, train: Described, val: Described, generator: torch.Generator
     ) -> tuple[dict[str, float], dict[str, float]]:
         """The cost of each class (or of all) and of each number of examples; and the scores that each was chosen by."""
+        return self.choose_noted(train, val, generator, lambda name, score: score())
+
+    def choose_noted(
+        self, train: Described, val: Described, generator: torch.Generator, noted: Noted
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """As `choose`, with the score of each cost noted."""
         labels = self._labels(torch.cat([train.labels, val.labels]))
         solver, drawn = self._solver(generator), self._drawn(labels, generator)
         if missing := [str(k) for k in self.config.shots if k not in drawn]:
@@ -77,12 +84,13 @@ class SupportVectors:
         costs, scores = dict[str, float](), dict[str, float]()
         for stage in self.stages:
             vectors = machines.normalised(torch.cat([train.features[stage], val.features[stage]]))
-            for name, by_cost in self._cross_validated(vectors, labels, solver).items():
-                self._take(self._named("cost", stage) + name, by_cost, costs, scores)
+            name = self._named("cost", stage)
+            for which, by_cost in self._cross_validated(name, vectors, labels, solver, noted):
+                self._take(which, by_cost, costs, scores)
             with progress.bar("SVM on few examples", len(drawn)) as bar:
                 for k, draws in drawn.items():
-                    by_cost = {c: self._left_out(vectors, labels, draws, c, solver) for c in self.config.costs}
-                    self._take(f"{self._named('cost', stage)} k={k}", by_cost, costs, scores)
+                    score = partial(self._left_out, vectors, labels, draws, solver)
+                    self._take(f"{name} k={k}", self._by_cost(f"{name} k={k}", score, noted), costs, scores)
                     bar.advance()
         return costs, scores
 
@@ -90,24 +98,47 @@ class SupportVectors:
         self, known: Described, asked: Described, choices: Mapping[str, float], generator: torch.Generator
     ) -> dict[str, float]:
         """`mAP (<kind>)` or `accuracy`; the same with ` k=<k>` and ` k=<k>, deviation`; then every class's own AP."""
-        labels, truth = self._labels(known.labels), asked.labels.numpy()
+        return self.measure_resampled(known, asked, choices, generator, None).values
+
+    def measure_resampled(
+        self,
+        known: Described,
+        asked: Described,
+        choices: Mapping[str, float],
+        generator: torch.Generator,
+        counts: np.ndarray | None,
+    ) -> Scores:
+        """As `measure`, with replicates unless `counts` is None; machines and draws are the same in all of them."""
+        truth = asked.labels.numpy()
+        found, each, replicates = dict[str, float](), dict[str, float](), dict[str, np.ndarray]()
+        for stage, few, outputs in self._outputs(known, asked, choices, generator):
+            name = self._named(self.scoring.metric, stage) + few
+            scores = [self.scoring.score(of_draw, truth) for of_draw in outputs]
+            found[name] = float(np.mean(scores))
+            if not few:
+                each |= self._of_classes(outputs[0], truth, stage)
+            elif len(scores) > 1:
+                found[f"{name}, deviation"] = float(np.std(scores, ddof=1))
+            if counts is not None:
+                each_draw = [self.scoring.resampled(of_draw, truth, counts) for of_draw in outputs]
+                replicates[name] = np.mean(each_draw, axis=0)
+        return Scores(found | each, replicates)
+
+    def _outputs(
+        self, known: Described, asked: Described, choices: Mapping[str, float], generator: torch.Generator
+    ) -> Iterator[tuple[str, str, list[np.ndarray]]]:
+        """The stage, which examples ("": all; or " k=<k>") and, for each draw of them, N x K outputs for `asked`."""
+        labels = self._labels(known.labels)
         solver, drawn = self._solver(generator), self._drawn(labels, generator)
-        found, each = dict[str, float](), dict[str, float]()
         for stage in self.stages:
             vectors, others = (machines.normalised(one.features[stage]) for one in (known, asked))
-            name, cost = self._named(self.metric, stage), self._named("cost", stage)
+            cost = self._named("cost", stage)
             costs = tuple(choices[cost + of_class] for of_class in self._class_names())
-            outputs = machines.decide(others, self._fit(vectors, labels, costs, solver))
-            found[name] = self._score(outputs, truth)
-            each |= self._of_classes(outputs, truth, stage)
+            yield stage, "", [machines.decide(others, machines.fit_each(vectors, labels, costs, solver))]
             for k, draws in drawn.items():
                 costs = (choices[f"{cost} k={k}"],) * labels.shape[1]
-                fitted = [self._fit(vectors, draw, costs, solver) for draw in draws]
-                scores = [self._score(machines.decide(others, one), truth) for one in fitted]
-                found[f"{name} k={k}"] = float(np.mean(scores))
-                if len(scores) > 1:
-                    found[f"{name} k={k}, deviation"] = float(np.std(scores, ddof=1))
-        return found | each
+                fitted = (machines.fit_each(vectors, draw, costs, solver) for draw in draws)
+                yield stage, f" k={k}", [machines.decide(others, of_draw) for of_draw in fitted]
 
     def _labels(self, labels: Tensor) -> np.ndarray:
         """N x K of 1, 0 and 255, of any labels."""
@@ -141,55 +172,53 @@ class SupportVectors:
         chosen = [machines.few(of_class, k, 0, generator) == 1 for of_class in labels.T]
         return np.where(np.any(chosen, axis=0)[:, None], labels, metrics.NOT_COUNTED)
 
-    def _fit(self, vectors: np.ndarray, labels: np.ndarray, costs: Costs, solver: Solver) -> np.ndarray:
-        pairs = zip(labels.T, costs, strict=True)
-        return np.stack([machines.fit(vectors, of_class, cost, solver) for of_class, cost in pairs])
+    def _by_cost(self, name: str, score: Callable[[float], float], noted: Noted) -> dict[float, float]:
+        return {cost: noted(f"{name}, {cost!r}", partial(score, cost)) for cost in self.config.costs}
 
     def _cross_validated(
-        self, vectors: np.ndarray, labels: np.ndarray, solver: Solver
-    ) -> dict[str, dict[float, float]]:
-        """The mean score over the folds by class (or for all) and cost; empty where there are too few for folds."""
-        names, found = self._class_names(), dict[str, dict[float, float]]()
+        self, name: str, vectors: np.ndarray, labels: np.ndarray, solver: Solver, noted: Noted
+    ) -> Iterator[tuple[str, dict[float, float]]]:
+        """By name (and class) the mean score over the folds at each cost; nothing where there are too few for folds."""
         groups = np.split(labels, labels.shape[1], axis=1) if self.facts.is_multilabel else [labels]
         with progress.bar("SVM cross-validation", len(groups)) as bar:
-            for name, group in zip(names, groups, strict=False):
-                by = group[:, 0] if self.facts.is_multilabel else group.argmax(axis=1)
+            for of_class, group in zip(self._class_names(), groups, strict=False):
+                by, which = group[:, 0] if self.facts.is_multilabel else group.argmax(axis=1), name + of_class
                 splits = list(machines.folds(by, self.config.folds))
-                found[name] = {
-                    cost: float(np.mean([self._of_fold(vectors, group, *split, cost, solver) for split in splits]))
-                    for cost in (self.config.costs if splits else ())
-                }
+                score = partial(self._of_folds, vectors, group, splits, solver)
+                yield which, self._by_cost(which, score, noted) if splits else {}
                 bar.advance()
-        return found
 
-    def _of_fold(
+    def _of_folds(
         self,
         vectors: np.ndarray,
         labels: np.ndarray,
-        fitted: np.ndarray,
-        scored: np.ndarray,
-        cost: float,
+        splits: list[tuple[np.ndarray, np.ndarray]],
         solver: Solver,
+        cost: float,
     ) -> float:
-        machine = self._fit(vectors[fitted], labels[fitted], (cost,) * labels.shape[1], solver)
-        outputs = machines.decide(vectors[scored], machine)
-        if self.facts.is_multilabel:
-            return metrics.average_precision(outputs[:, 0], labels[scored, 0], FOLD_AP)
-        return metrics.accuracy(outputs.argmax(axis=1), labels[scored].argmax(axis=1))
+        scores = []
+        for fitted, scored in splits:
+            machine = machines.fit_each(vectors[fitted], labels[fitted], (cost,) * labels.shape[1], solver)
+            outputs = machines.decide(vectors[scored], machine)
+            if self.facts.is_multilabel:
+                scores.append(metrics.average_precision(outputs[:, 0], labels[scored, 0], FOLD_AP))
+            else:
+                scores.append(metrics.accuracy(outputs.argmax(axis=1), labels[scored].argmax(axis=1)))
+        return float(np.mean(scores))
 
     def _left_out(
-        self, vectors: np.ndarray, labels: np.ndarray, draws: list[np.ndarray], cost: float, solver: Solver
+        self, vectors: np.ndarray, labels: np.ndarray, draws: list[np.ndarray], solver: Solver, cost: float
     ) -> float:
         """The mean score on what was not drawn, of machines fitted to what was."""
         scores = []
         for draw in draws:
-            outputs = machines.decide(vectors, self._fit(vectors, draw, (cost,) * labels.shape[1], solver))
+            outputs = machines.decide(vectors, machines.fit_each(vectors, draw, (cost,) * labels.shape[1], solver))
             left = np.where(draw == metrics.NOT_COUNTED, labels, metrics.NOT_COUNTED)
             if self.facts.is_multilabel:
-                scores.append(self._score(outputs, left))
+                scores.append(self.scoring.score(outputs, left))
             else:
                 is_left = left[:, 0] != metrics.NOT_COUNTED
-                scores.append(self._score(outputs[is_left], labels[is_left].argmax(axis=1)))
+                scores.append(self.scoring.score(outputs[is_left], labels[is_left].argmax(axis=1)))
         return float(np.mean(scores))
 
     def _take(
@@ -201,11 +230,6 @@ class SupportVectors:
             scores[name] = by_cost[costs[name]]
         else:
             costs[name] = sorted(self.config.costs)[len(self.config.costs) // 2]
-
-    def _score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
-        if self.facts.is_multilabel:
-            return metrics.mean_average_precision(outputs, labels, self.config.average_precision)[0]
-        return metrics.accuracy(outputs.argmax(axis=1), labels)
 
     def _of_classes(self, outputs: np.ndarray, labels: np.ndarray, stage: str) -> dict[str, float]:
         if not self.facts.is_multilabel:
