@@ -28,7 +28,6 @@ from ssl_inpaint import catalog, checkpoint, files
 from ssl_inpaint.checkpoint import Card
 from ssl_inpaint.cli import main as ssl_inpaint
 from ssl_inpaint.core import Batch, TrainingFacts
-from ssl_inpaint.options import LEDGER
 from ssl_inpaint.pretext import inpainting
 from ssl_inpaint.pretext.bottlenecks import Kind
 from ssl_inpaint.records import Ledger, Record
@@ -36,6 +35,8 @@ from ssl_inpaint.runtime import Runtime, open_runtime
 from ssl_inpaint.train import FitConfig
 
 KINDS: tuple[str, ...] = get_args(Kind)
+# Its own: in the tables of all rows these would be told apart by hashes of their settings alone.
+LEDGER = Path("results/bottlenecks.jsonl")
 COMPARED = "channelwise"  # the paper's: whose step the others are ratios to
 WARM_UP_ROUNDS = 3
 FOLDER = click.Path(path_type=Path, file_okay=False)
