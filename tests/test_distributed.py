@@ -91,7 +91,7 @@ def stopped_at(step: int, line: str) -> None:
     plain = ImageBatches.at
 
     def at(self: ImageBatches, asked: int, part: int = 0, parts: int = 1) -> Batch:
-        if asked == step:
+        if (asked, part) == (step, 0):  # once: a second signal ends the process
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, asked, part, parts)
 

@@ -1,0 +1,1 @@
+"""The verbs of the command line, each a few lines around one library call."""
