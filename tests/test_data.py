@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ssl_inpaint import catalog
-from ssl_inpaint.data import filelist, folder, imagefolder, silhouettes, sources, voc
+from ssl_inpaint.data import filelist, folder, imagefolder, silhouettes, voc
 from ssl_inpaint.data.listing import PARTS_OF_SPLIT, find_images, part_by_hash
 from ssl_inpaint.data.sources import ArrayImages, FileImages, decode, open_image
 from ssl_inpaint.data.specs import open_data
@@ -134,8 +134,7 @@ def test_large_jpeg_is_decoded_smaller_but_not_below_twice_the_target() -> None:
 # Sources
 
 
-def test_the_stamp_is_a_hash_of_names_sizes_and_times_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "STATED_AT_ONCE", 2)
+def test_the_stamp_is_a_hash_of_names_sizes_and_times_in_order(tmp_path: Path) -> None:
     names = [f"{place}.png" for place in range(5)]
     for place, name in enumerate(names):
         (tmp_path / name).write_bytes(bytes(place))

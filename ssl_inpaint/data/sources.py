@@ -8,7 +8,6 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 GREY_BEHIND_ALPHA = (128, 128, 128)
-STAT_THREADS = 16  # waiting at once: a file system across a network takes its time for each file
-STATED_AT_ONCE = 1_000
 WHITES = (1.0, 255.0, 65535.0)  # what float and 32-bit greyscale files use for white
 BROKEN = (
     SyntaxError,
@@ -59,20 +56,14 @@ class FileImages:
         Every file is asked, every time: one that is written over in place leaves the time of its folder as it was.
         """
         digest = hashlib.sha256(name_bytes(os.path.abspath(self._root)))  # noqa: PTH100 (keeps symbolic links)
-        with ThreadPoolExecutor(STAT_THREADS) as pool:
-            for lines in pool.map(self._states, range(0, len(self._names), STATED_AT_ONCE)):
-                digest.update(lines)
-        return digest.hexdigest()
-
-    def _states(self, start: int) -> bytes:
-        lines, root = [], str(self._root)
-        for name in self._names[start : start + STATED_AT_ONCE]:
+        root = str(self._root)
+        for name in self._names:
             try:
                 state = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118 (a million of them)
-                lines.append(f"\n{name}\0{state.st_size}\0{state.st_mtime_ns}")
+                digest.update(name_bytes(f"\n{name}\0{state.st_size}\0{state.st_mtime_ns}"))
             except OSError:
-                lines.append(f"\n{name}\0missing")
-        return name_bytes("".join(lines))
+                digest.update(name_bytes(f"\n{name}\0missing"))
+        return digest.hexdigest()
 
 
 class ArrayImages:
