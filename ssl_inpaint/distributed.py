@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, distributed
 
 from ssl_inpaint.errors import UsageError
 
+# Processes wait for each other: on resuming one may find done what others do again. torchrun ends all if one fails.
+PATIENCE = timedelta(hours=6)
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
 
@@ -122,7 +125,7 @@ def join() -> Group:
             has_gpus = torch.cuda.is_available()
             if has_gpus:
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo")
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=PATIENCE)
             atexit.register(distributed.destroy_process_group)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

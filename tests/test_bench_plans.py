@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from ssl_inpaint import catalog
+from ssl_inpaint import catalog, checkpoint
+from ssl_inpaint.benches import quick
 from ssl_inpaint.data import shapes
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment.bench_cells import cells_of
@@ -93,6 +96,22 @@ def test_images_of_a_size_that_a_trained_encoder_cannot_take_stop_a_bench_before
         refuse_sizes(cells_of(small("shapes", measurements=(few,)), tmp_path))
 
 
+def test_an_encoder_that_only_a_real_device_can_hold_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, devices = checkpoint.build_encoder, []
+
+    def build_encoder(*arguments: Any) -> Any:
+        devices.append(torch.empty(0).device.type)
+        if devices[-1] == "meta":
+            raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+        return plain(*arguments)
+
+    monkeypatch.setattr(checkpoint, "build_encoder", build_encoder)
+    refuse_sizes(cells_of(small("shapes"), tmp_path))
+    assert devices == ["meta", "cpu"]
+
+
 @pytest.mark.parametrize("name", catalog.parts("benches"))
 def test_every_bench_shows_its_encoders_images_that_they_take(name: str, tmp_path: Path) -> None:
     data = dict.fromkeys(catalog.load("benches", name).build().data, "shapes")
@@ -141,6 +160,27 @@ def test_a_chosen_part_of_a_bench_wants_its_own_data_only() -> None:
         "table2", {"voc12": "shapes", "imagenet": "nowhere"}, None, rows=("pca", "random"), tasks=("seg",)
     )
     assert more == chosen
+
+
+def test_what_is_set_of_rows_that_are_not_chosen_changes_nothing_and_a_source_needs_no_photographs() -> None:
+    settings = {"inpainting": {"source": "random:alexnet"}, "pca": {"encoder.groups": "1"}}
+    chosen = plan_bench("table2", {"voc12": "shapes"}, None, settings, rows=("inpainting",), tasks=("seg",))
+    assert [(row.name, row.source) for row in chosen.rows] == [("inpainting", "random:alexnet")]
+    assert chosen.data == {"voc12": "shapes"}
+
+
+def test_rows_that_no_chosen_task_measures_are_neither_trained_nor_an_empty_bench(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns = (
+        Measurement(task="cls", mode="frozen", protocol="quick_cls", data="voc", rows=("ours",)),
+        Measurement(task="knn", mode="frozen", protocol="compact_knn", data="voc", rows=("random",)),
+    )
+    rows = (Row(name="ours", pretext="inpainting", recipe="quick"), Row(name="random", source="random:alexnet"))
+    monkeypatch.setattr(quick, "build", lambda: small("shapes", rows=rows, measurements=columns))
+    assert [row.name for row in plan_bench("quick", {}, None, tasks=("knn",)).rows] == ["random"]
+    with pytest.raises(UsageError, match="measures none of ours by knn"):
+        plan_bench("quick", {}, None, rows=("ours",), tasks=("knn",))
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,12 @@ def test_a_vit_stretches_its_positions_over_images_of_another_shape() -> None:
         assert [m.shape for m in encoder(torch.rand(1, 3, 64, 121)).values()] == [(1, 64, 8, 16)] * 3
 
 
+def test_a_vit_knows_the_size_that_it_was_made_for_and_so_does_its_grey_twin() -> None:
+    assert checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].natural_size == 64
+    assert checkpoint.build_encoder("grey:timm:test_vit", {}, seed=0)[0].natural_size == 160
+    assert encoder_of("timm:resnet18").natural_size == 0
+
+
 def test_what_a_vit_is_not_shown_of_its_last_patches_is_the_mean_colour() -> None:
     encoder = checkpoint.build_encoder("timm:test_vit", SMALL_VIT, seed=0)[0].eval()
     whole = encoder.mean.expand(1, 3, 72, 72).clone()

@@ -2,9 +2,8 @@
 
 Command: ssl-inpaint bench probes
 It works in the same folder, runs/pretexts, so rows that are trained there are measured as they are and the others are
-trained first. Protocols: compact_linear, compact_knn and compact_svm, at 96 pixels, where all but the masked
-autoencoder were trained at 64. Cost: the protocols say what they took for the 3,000 images of `shapes`; the whole was
-not measured.
+trained first. Protocols: compact_linear, compact_knn and compact_svm, at 96 pixels, where all were trained at 64. Cost:
+the protocols say what they took for the 3,000 images of `shapes`; the whole was not measured.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ class GreyEncoder(Encoder):
         self.inner = inner
         self.stages, self.smallest_input = inner.stages, inner.smallest_input
         self.is_fixed = bool(getattr(inner, "is_fixed", False))  # as timm's models of one size only
+        self.natural_size = int(getattr(inner, "natural_size", 0))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """B x 3 x H x W in [0, 1] to the stages of the encoder inside, which sees three equal channels."""

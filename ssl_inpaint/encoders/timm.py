@@ -93,6 +93,7 @@ class TimmEncoder(Encoder):
     """
 
     smallest_input = 32
+    natural_size = 0  # pixels a side of the images that it was made for; 0: any are as good
     mean: Tensor
     deviation: Tensor
 
@@ -141,6 +142,7 @@ class TimmViT(TimmEncoder):
         self.patch_size: int = model.model.patch_embed.patch_size[0]
         self.prefix_tokens: int = model.model.num_prefix_tokens
         if model.model.dynamic_img_size:
+            self.natural_size = self.smallest_input  # what its weights know best
             self.is_fixed, self.smallest_input = False, 2 * self.patch_size
 
     @property

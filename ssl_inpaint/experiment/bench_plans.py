@@ -13,7 +13,7 @@ from ssl_inpaint.data.specs import Needs, chooses_masks, open_data
 from ssl_inpaint.errors import UsageError, unknown_name
 from ssl_inpaint.experiment import checks
 from ssl_inpaint.experiment.bench_cells import Cell
-from ssl_inpaint.plans import PretrainPlan
+from ssl_inpaint.plans import PretrainPlan, Protocol
 from ssl_inpaint.rows import Bench, Measurement, Row
 
 SettingsByPart = Mapping[str, Mapping[str, str]]
@@ -46,20 +46,21 @@ def plan_bench(
     if strange:
         known = ", ".join(sorted(whole.data))
         raise UsageError(f"Bench '{name}' has no data set '{strange[0]}': name one of {known} by --data NAME=SPEC.")
-    bench = _part_of(whole, rows, tasks)
-    specs = {one: data.get(one, spec) for one, spec in bench.data.items()}
-    missing = " ".join(f"--data {one}=SPEC" for one, spec in specs.items() if not spec)
+    known_parts = dict.fromkeys((*(row.name for row in whole.rows), *(m.task for m in whole.measurements), "run"))
+    config.refuse_unknown_parts(settings, tuple(known_parts))
+    changed = whole.model_copy(
+        update={
+            "rows": tuple(_changed_row(row, settings.get(row.name, {})) for row in whole.rows),
+            "measurements": tuple(_changed_measurement(m, settings.get(m.task, {})) for m in whole.measurements),
+            "data": {**whole.data, **data},
+            **({} if seeds is None else {"seeds": seeds}),
+        }
+    )
+    bench = _part_of(changed, rows, tasks) if rows or tasks else changed
+    missing = " ".join(f"--data {one}=SPEC" for one, spec in bench.data.items() if not spec)
     if missing:
         raise UsageError(f"Bench '{name}' has no data of its own: say where they are by {missing}.")
-    tasks = {measured.task for measured in bench.measurements}
-    config.refuse_unknown_parts(settings, (*(row.name for row in bench.rows), *sorted(tasks), "run"))
-    changed = {
-        "rows": [_changed_row(row, settings.get(row.name, {})).model_dump() for row in bench.rows],
-        "measurements": [_changed_measurement(m, settings.get(m.task, {})).model_dump() for m in bench.measurements],
-        "data": specs,
-        **({} if seeds is None else {"seeds": seeds}),
-    }
-    return config.check(Bench, "bench", {**bench.model_dump(), **changed})
+    return config.check(Bench, "bench", bench.model_dump())
 
 
 def refuse_missing(bench: Bench, is_thorough: bool = True) -> None:
@@ -94,12 +95,19 @@ def refuse_sizes(cells: Sequence[Cell]) -> None:
         if what in checked:
             continue
         checked.add(what)
-        with torch.device("meta"):  # nothing is drawn or computed but shapes
-            encoder, _ = checkpoint.build_encoder(cell.encoder, settings, 0)
-            try:
-                checks.refuse_sizes(encoder, cell.encoder, cell.plan.protocol)
-            except UsageError as error:
-                raise UsageError(f"Cell {cell.name}: {error}") from None
+        try:
+            with torch.device("meta"):  # where nothing is drawn or computed but shapes
+                _refuse_sizes(cell, settings, cell.plan.protocol)
+        except Exception:  # an encoder may not be able to live there, for whatever reason
+            _refuse_sizes(cell, settings, cell.plan.protocol)
+
+
+def _refuse_sizes(cell: Cell, settings: Mapping[str, str], protocol: Protocol) -> None:
+    encoder, _ = checkpoint.build_encoder(cell.encoder, settings, 0)
+    try:
+        checks.refuse_sizes(encoder, cell.encoder, protocol)
+    except UsageError as error:
+        raise UsageError(f"Cell {cell.name}: {error}") from None
 
 
 def _part_of(bench: Bench, rows: Collection[str], tasks: Collection[str]) -> Bench:
@@ -109,14 +117,18 @@ def _part_of(bench: Bench, rows: Collection[str], tasks: Collection[str]) -> Ben
         for one in names:
             if one not in known[kind]:
                 raise unknown_name(kind, one, known[kind])
-    measured = {name for name in known["row"] if not rows or name in rows}
-    spoken = {name for row in bench.rows if row.name in measured for name in row.named}
-    kept = tuple(row for row in bench.rows if row.name in measured | spoken)
     columns = []
     for column in bench.measurements:
-        asked = tuple(name for name in column.rows or known["row"] if name in measured)
+        asked = tuple(name for name in column.rows or known["row"] if not rows or name in rows)
         if asked and (not tasks or column.task in tasks):
-            columns.append(column.model_copy(update={"rows": asked if rows else column.rows}))
+            columns.append(column.model_copy(update={"rows": asked}))
+    if not columns:
+        raise UsageError(
+            f"The bench measures none of {', '.join(rows)} by {', '.join(tasks)}: choose other rows or tasks."
+        )
+    measured = {name for column in columns for name in column.rows}
+    spoken = {name for row in bench.rows if row.name in measured for name in row.named}
+    kept = tuple(row for row in bench.rows if row.name in measured | spoken)
     used = {column.data for column in columns} | {row.data for row in kept if row.pretext}
     specs = {name: spec for name, spec in bench.data.items() if name in used}
     return bench.model_copy(update={"rows": kept, "measurements": tuple(columns), "data": specs})

@@ -61,7 +61,7 @@ def open_descriptor(
         raise unknown_name("descriptor, run or file", spec, [*hand_made, *random])
     encoder, card = checkpoint.open_encoder(source, encoder_settings, seed)
     part = catalog.load("descriptors", "encoder")
-    size = max(card.image_size or patch_size, encoder.smallest_input)
+    size = max(card.image_size or getattr(encoder, "natural_size", 0) or patch_size, encoder.smallest_input)
     name = card.method + (f" {stage}" if stage else "")
     built = part.build(part.Config(stage=stage, size=size), encoder.to(runtime.device).eval(), name)
     return Named(built, card, checkpoint.weights_sha256(encoder))

@@ -23,12 +23,13 @@ from ssl_inpaint.distributed import ALONE
 from ssl_inpaint.errors import Failure
 from ssl_inpaint.experiment import data_initialisation, rescaling
 from ssl_inpaint.experiment.checks import refuse_lone_images
-from ssl_inpaint.experiment.crop_feed import CropFeed
+from ssl_inpaint.experiment.crop_feed import VIEW_BATCH, CropFeed
 from ssl_inpaint.experiment.feeds import Feed, Part
 from ssl_inpaint.experiment.unfinished import Unfinished
 from ssl_inpaint.plans import TransferPlan
 from ssl_inpaint.runtime import Runtime, seed_for, seeded
 
+SCHEMA = 1  # of what is kept: another one where features or scores come to mean something else
 UNFINISHED = "unfinished"  # the folder of what a probe of features goes on from, until it is finished
 
 
@@ -151,15 +152,14 @@ class Probe:
         try:
             yield
         except KeyboardInterrupt:
-            kept = f"what took long is kept in {self.folder}; go on by --resume {self.folder}"
+            kept = f"described features and chosen costs that took long are kept; go on by --resume {self.folder}"
             raise train.Interrupted(f"Stopped by SIGINT: {kept}.") from None
 
     @cached_property
     def _unfinished(self) -> Unfinished:
         digests = [part.digest for part in (self._crops.parts["train"], self._crops.parts["val"])]
-        identity = config.hash_of(
-            self.weights, self.protocol.identity(), self.plan.seed, self.runtime.is_bf16, *digests
-        )
+        ways = (SCHEMA, VIEW_BATCH, self.runtime.is_bf16)  # how features are made, and numbered
+        identity = config.hash_of(self.weights, self.protocol.identity(), self.plan.seed, *ways, *digests)
         return Unfinished(self.folder / UNFINISHED, identity, self.runtime.group.is_first)
 
     @property

@@ -1,6 +1,7 @@
 """What a probe of features has done so far, kept in its run folder until it is finished: a stopped one goes on.
 
-Of each split, and of the scores, at most KEEP_SECONDS of work are lost; what takes no longer is not kept at all.
+Of describing a split at most KEEP_SECONDS of work are lost, and one score, however long it takes; what takes no longer
+in all is not kept at all.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class Unfinished:
     def _read_notes(self) -> dict[str, float]:
         try:
             found: dict[str, float] = json.loads(self._notes_file.read_text(encoding="utf-8"))["scores"]
+            return {name: float(score) for name, score in found.items()}
         except FileNotFoundError:
             return {}
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise _damaged(self._notes_file) from None
-        return found
 
 
 def _stop(file: Path) -> int:
