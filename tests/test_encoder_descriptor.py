@@ -9,6 +9,8 @@ from ssl_inpaint.descriptors import encoder as part
 from ssl_inpaint.encoders.alexnet import AlexNet
 from ssl_inpaint.encoders.alexnet import Config as AlexNetConfig
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment.descriptors import open_descriptor
+from ssl_inpaint.runtime import Runtime
 
 
 def patches(count: int, size: int = 64, seed: int = 0) -> Tensor:
@@ -92,3 +94,10 @@ def test_the_patches_themselves_are_not_written_to() -> None:
 def test_an_unknown_stage_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"no stage 'pool6'.*Did you mean 'pool"):
         descriptor(stage="pool6")
+
+
+def test_a_vision_transformer_describes_patches_at_the_size_that_it_was_made_for() -> None:
+    cpu = Runtime(torch.device("cpu"), is_bf16=False)
+    for spec, size in (("random:timm:test_vit", 160), ("random:timm:resnet18", 64)):
+        found = open_descriptor(spec, 64, {}, 0, cpu).descriptor
+        assert isinstance(found, part.EncoderDescriptor) and found.config.size == size
