@@ -25,7 +25,7 @@ FAMILIES = {
     "nn-retrieval": ", patch retrieval",
     "linear": ", linear probes of frozen layers",
     "inpaint": ", inpainting",
-    LOSSES: ", pretext tasks on held-out images",
+    LOSSES: ", pretext task {task} on held-out images",  # one a table, as they have few metrics in common
 }
 # Metrics beside the one of a task that Table 2 has: they stand in a table of their own.
 FURTHER = {
@@ -215,4 +215,5 @@ def _section(record: Record) -> str:
     further = ", further metrics" if record.metric in FURTHER.get(record.task, ()) else ""
     if BY_NUMBER in record.metric:
         further = NUMBERED.get(record.task, further)
-    return f"{kind}: {record.dataset}{FAMILIES.get(record.task, further)}"
+    family = FAMILIES.get(record.task, further).format(task=record.protocol.split(" ")[0])
+    return f"{kind}: {record.dataset}{family}"

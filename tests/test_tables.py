@@ -156,8 +156,9 @@ def test_weights_trained_again_replace_those_of_the_same_seed() -> None:
 
 
 def test_losses_of_pretext_tasks_are_no_percentages() -> None:
-    table = _only_table(_records(0.0213, task="pretext", metric="hidden_mse", mode="-", higher_is_better=False))
-    assert table.heading == "Measured: Shapes, pretext tasks on held-out images"
+    held_out = {"task": "pretext", "mode": "-", "higher_is_better": False, "protocol": "inpainting held-out/v1"}
+    table = _only_table(_records(0.0213, metric="hidden_mse", **held_out))
+    assert table.heading == "Measured: Shapes, pretext task inpainting on held-out images"
     assert table.rows[0][-1].text == "0.0213" and not any("percent" in note for note in table.notes)
 
 
