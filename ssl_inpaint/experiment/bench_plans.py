@@ -123,9 +123,8 @@ def _part_of(bench: Bench, rows: Collection[str], tasks: Collection[str]) -> Ben
         if asked and (not tasks or column.task in tasks):
             columns.append(column.model_copy(update={"rows": asked}))
     if not columns:
-        raise UsageError(
-            f"The bench measures none of {', '.join(rows)} by {', '.join(tasks)}: choose other rows or tasks."
-        )
+        whom, how = ", ".join(rows) or "its rows", ", ".join(tasks) or "any task"
+        raise UsageError(f"The bench measures none of {whom} by {how}: choose other rows or tasks.")
     measured = {name for column in columns for name in column.rows}
     spoken = {name for row in bench.rows if row.name in measured for name in row.named}
     kept = tuple(row for row in bench.rows if row.name in measured | spoken)
