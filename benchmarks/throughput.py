@@ -21,6 +21,7 @@ from typing import Any
 import click
 import torch
 from measuring import Measured
+from refusing import Script
 from row_files import Row, known_rows
 from throughput_table import KEY, order_of, render
 
@@ -31,16 +32,12 @@ from ssl_inpaint.progress import say
 SCHEMA = 1
 
 
-class _Refused(click.ClickException):
-    exit_code = 2
-
-
 def _epilog() -> str:
     lines = [f"{row.name}: {row.description}{' (by name only)' * row.is_optional}" for row in known_rows().values()]
     return "\n\n".join(["Rows:", *lines])
 
 
-@click.command(epilog=_epilog())
+@click.command(cls=Script, epilog=_epilog())
 @click.option("--row", "names", multiple=True, help="What to measure; may be repeated. All but the longest, if absent.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Of both ways, in turn.")
@@ -48,18 +45,15 @@ def _epilog() -> str:
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True)
 def throughput(names: tuple[str, ...], device: str, rounds: int, is_small: bool, output: Path) -> None:
     """Measures the chosen rows and keeps their lines."""
-    try:
-        rows, chosen = _chosen(names), _device(device)
-        kept = read(output / "throughput.json")
-        for row in rows:
-            say(f"{row.name}: {row.description}")
-            for line in _measured(row, chosen, rounds, is_small):
-                click.echo(sentence(line))
-                if not is_small:
-                    kept = with_line(kept, entry_of(line, row.name))
-                    write(output, kept)
-    except UsageError as error:
-        raise _Refused(str(error)) from None
+    rows, chosen = _chosen(names), _device(device)
+    path = output / "throughput.json"
+    read(path)  # a broken one is better found now than when there is something to write to it
+    for row in rows:
+        say(f"{row.name}: {row.description}")
+        for line in _measured(row, chosen, rounds, is_small):
+            click.echo(sentence(line))
+            if not is_small:
+                write(output, with_line(read(path), entry_of(line, row.name)))  # others may have written meanwhile
 
 
 def sentence(line: Measured) -> str:

@@ -93,6 +93,18 @@ def open_encoder(source: str, settings: Mapping[str, str], seed: int) -> tuple[E
     return encoder, card
 
 
+def architecture_of(source: str) -> str:
+    """The encoder that a source speaks of, as records name it; empty where only its folder or file knows."""
+    kind, _, rest = source.partition(":")
+    if source == "torchvision:alexnet":
+        return "torchvision_alexnet"
+    if kind in ("random", *BY_DATA):
+        return "" if Path(rest).exists() else rest
+    if "=" in source and not Path(source).exists():
+        return source.partition("=")[0]
+    return source if kind == "timm" else ""
+
+
 def encoder_of(card: Card, path: Path) -> Encoder:
     """The architecture that a card from `path` names, at its random weights."""
     return _build(card.encoder, _stored_config(card, path), card.seed)[0]

@@ -1,41 +1,75 @@
-"""Every row of a column against every other: differences, their intervals, and whether the rows are told apart."""
+"""The rows of a column: each against every other, whether they are told apart, and a figure of all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import TYPE_CHECKING, Literal
 
-from ssl_inpaint import separation, table_texts
+from ssl_inpaint import figures, separation, table_texts
 from ssl_inpaint.cells import Cell, grouped, measured_cells
 from ssl_inpaint.errors import UsageError, unknown_name
 from ssl_inpaint.records import Record
 from ssl_inpaint.table_texts import DASH
-from ssl_inpaint.tables import INTERVAL, Entry, Table
+from ssl_inpaint.tables import BASELINE_PRETEXTS, INTERVAL, Entry, Table
 
-NAMING = ("method", "encoder", "recipe", "settings")  # what tells rows apart
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMING = ("encoder", "recipe", "settings")  # what tells rows of one method apart
+MODES = {"frozen": ", frozen encoder", "finetune": ", fine-tuned encoder"}
 LIMITS = (
     "First over second, the better row first, in the unit of the tables. The interval is paired over resampled test "
     "examples; pairs are not corrected for how many they are: of 20 that do not differ about 1 is called separated."
 )
 
 
-def comparison_tables(records: Sequence[Record], dataset: str, task: str, metric: str | None = None) -> list[Table]:
-    """A table of pairs for each column of a task on a data set, called as the tables call it.
+def comparable_columns(
+    records: Sequence[Record], dataset: str, task: str, metric: str | None = None, mode: str | None = None
+) -> dict[str, list[Cell]]:
+    """The columns of a task on a data set that have two rows or more, called as the tables call them.
 
-    `metric` chooses among the metrics of the task; None: all. UsageError for a name of which there are no records, and
-    where no column has two rows.
+    `metric` and `mode` choose among those of the task; None: all. UsageError for a name of which there are no records,
+    and where no column has two rows.
     """
     cells = measured_cells(records)
-    for what, name in (("dataset", dataset), ("task", task), ("metric", metric)):
+    for what, name in (("dataset", dataset), ("task", task), ("mode", mode), ("metric", metric)):
         if name is not None:
             cells = _chosen(cells, what, name)
     names = table_texts.column_names(cells)
-    columns = [(name, of) for name, of in sorted(grouped(cells, names.__getitem__).items()) if len(of) > 1]
+    columns = {name: of for name, of in sorted(grouped(cells, names.__getitem__).items()) if len(of) > 1}
     if not columns:
         raise UsageError(f"No two rows of {dataset}, {task} share a column: measure another one, or choose otherwise.")
-    *others, last = [_table(f"{dataset}: {name}", column) for name, column in columns]
+    return columns
+
+
+def comparison_tables(columns: Mapping[str, Sequence[Cell]]) -> list[Table]:
+    """A table of pairs for each column."""
+    *others, last = [_table(f"{column[0].dataset}: {name}", column) for name, column in columns.items()]
     return [*others, replace(last, notes=(*last.notes, LIMITS))]
+
+
+def only_column(columns: Mapping[str, Sequence[Cell]]) -> Sequence[Cell]:
+    """The one there is; UsageError where there are several, for a figure shows one."""
+    if len(columns) > 1:
+        raise UsageError(
+            f"A figure shows one column, not {len(columns)} ({', '.join(columns)}): add --metric or --mode."
+        )
+    return next(iter(columns.values()))
+
+
+def column_figure(column: Sequence[Cell]) -> Figure:
+    """The rows of a column as dots, best first, with their spread or interval."""
+    names, best = _names(column), column[0]
+    scale, digits = table_texts.scale_of(best)
+    bars = [
+        figures.Bar(names[cell], cell.mean, cell.std if cell.n_seeds > 1 else None, _kind(cell), _interval(cell))
+        for cell in separation.ranked(column)
+    ]
+    label = f"{best.metric} on {best.dataset}{MODES.get(best.mode, '')}" + (" (%)" if scale == 100 else "")
+    return figures.results_bars(bars, label, scale, digits)
 
 
 def _chosen(cells: Sequence[Cell], what: str, name: str) -> list[Cell]:
@@ -49,20 +83,39 @@ def _chosen(cells: Sequence[Cell], what: str, name: str) -> list[Cell]:
 def _table(heading: str, column: Sequence[Cell]) -> Table:
     headers = [Entry(text, is_number=False) for text in ("first", "second")]
     headers += [Entry("difference"), Entry(INTERVAL), Entry("", is_number=False)]
-    varying = [name for name in NAMING if name == "method" or len({getattr(cell, name) for cell in column}) > 1]
-    rows = [_row(pair, varying) for pair in combinations(separation.ranked(column), 2)]
+    names = _names(column)
+    rows = [_row(pair, names) for pair in combinations(separation.ranked(column), 2)]
     cell = column[0]
     of = f"protocol {cell.protocol}, split {cell.split}, {cell.n_examples:,} examples"
     return Table(heading, tuple(headers), tuple(rows), (f"{table_texts.unit(column)}, {of}.",))
 
 
-def _row(pair: tuple[Cell, Cell], varying: Sequence[str]) -> tuple[Entry, ...]:
+def _names(column: Sequence[Cell]) -> dict[Cell, str]:
+    """What to call each row: by its method, and where others have the same by what these do not agree in."""
+    names = dict[Cell, str]()
+    for method, alike in grouped(column, lambda cell: cell.method).items():
+        varying = [field for field in NAMING if len({getattr(cell, field) for cell in alike}) > 1]
+        for cell in alike:
+            names[cell] = ", ".join(filter(None, (method, *(getattr(cell, field) for field in varying))))
+    return names
+
+
+def _kind(cell: Cell) -> Literal["baseline", "pretext", "supervised"]:
+    if cell.supervision == "labels":
+        return "supervised"
+    return "baseline" if cell.pretext in BASELINE_PRETEXTS else "pretext"
+
+
+def _interval(cell: Cell) -> tuple[float, float] | None:
+    return None if math.isnan(cell.low) else (cell.low, cell.high)
+
+
+def _row(pair: tuple[Cell, Cell], names: Mapping[Cell, str]) -> tuple[Entry, ...]:
     first, second = pair
     found = separation.compare(first, second)
-    names = [", ".join(filter(None, (getattr(one, name) for name in varying))) for one in pair]
     interval = DASH if found.interval is None else table_texts.interval(first, found.interval)
     return (
-        *(Entry(name, is_number=False) for name in names),
+        *(Entry(names[cell], is_number=False) for cell in pair),
         Entry(table_texts.scaled(first, found.difference)),
         Entry(interval),
         Entry(table_texts.verdict(found), is_number=False),

@@ -40,7 +40,7 @@ OUTLINE_POINTS = 0.9
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of `results_bars`: a fraction, its deviation over seeds (None: a single seed), and its kind of method.
+    """One row of `results_bars`: a value, its deviation over seeds (None: a single seed), and its kind of method.
 
     `interval` is where it may lie on other test examples; None: it is not known.
     """
@@ -122,8 +122,8 @@ def retrieval_figure(
     return figure
 
 
-def results_bars(bars: Sequence[Bar], label: str) -> Figure:
-    """A dot for every method, in the given order from top to bottom, in percent of `label`.
+def results_bars(bars: Sequence[Bar], label: str, scale: float = 100, digits: int = 1) -> Figure:
+    """A dot for every method, in the given order from top to bottom, values times `scale` (100: percent) over `label`.
 
     The line through it is its deviation over seeds; of a single seed its interval over test examples, where known.
     """
@@ -137,15 +137,15 @@ def results_bars(bars: Sequence[Bar], label: str) -> Figure:
         colour, marker = BAR_STYLES[bar.kind]
         low, high = bar.interval or (bar.mean, bar.mean)
         reach = (bar.mean - low, high - bar.mean) if bar.std is None else (bar.std, bar.std)
-        sides = None if reach == (0, 0) else [[100 * reach[0]], [100 * reach[1]]]
-        axes.errorbar(100 * bar.mean, place, xerr=sides, fmt=marker, color=colour, markersize=5, capsize=3)
-        text = f"{100 * bar.mean:.1f}" + ("" if bar.std is None else f" ± {100 * bar.std:.1f}")
+        sides = None if reach == (0, 0) else [[scale * reach[0]], [scale * reach[1]]]
+        axes.errorbar(scale * bar.mean, place, xerr=sides, fmt=marker, color=colour, markersize=5, capsize=3)
+        text = f"{scale * bar.mean:.{digits}f}" + ("" if bar.std is None else f" ± {scale * bar.std:.{digits}f}")
         beside = axes.get_yaxis_transform()  # x in fractions of the axes
         axes.text(1.01, place, text, transform=beside, va="center", fontsize=TEXT_POINTS, color=colour)
     axes.set_yticks(range(len(bars)), [bar.method for bar in bars], fontsize=TEXT_POINTS)
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.08)
-    axes.set(xlabel=f"{label} (%)", ylim=(len(bars) - 0.5, -0.5))
+    axes.set(xlabel=label, ylim=(len(bars) - 0.5, -0.5))
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

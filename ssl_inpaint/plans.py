@@ -70,8 +70,9 @@ class PretrainPlan(Settings):
     verb: Literal["pretrain"] = "pretrain"
     data: str
     data_settings: dict[str, str] = {}
-    encoder: str
+    encoder: str  # empty where only the folder or file that it starts from knows
     encoder_settings: dict[str, str] = {}
+    start: str = ""  # weights to go on from, as in transfer --from; empty: random ones
     pretext: str
     pretext_config: dict[str, Any] = {}
     silhouettes: str | None = None  # a folder of masks for region holes; None: the procedural set

@@ -16,6 +16,7 @@ class Row(Settings):
     name: str  # of its run folders
     pretext: str = ""  # empty where `source` says where the encoder comes from
     source: str = ""  # as in transfer --from; {NAME} stands for the run folder of the row NAME
+    start: str = ""  # what pretraining goes on from, as in pretrain --from; empty: random weights
     recipe: str = ""
     encoder: str | None = None  # None: the recipe's
     settings: dict[str, dict[str, str]] = {}  # of pretraining, or of the source's encoder
@@ -25,6 +26,8 @@ class Row(Settings):
     def _comes_from_somewhere(self) -> Row:
         if bool(self.pretext) == bool(self.source):
             raise ValueError(f"row '{self.name}' is pretrained or has a source, one of the two")
+        if self.start and not self.pretext:
+            raise ValueError(f"row '{self.name}' is not pretrained, so nothing starts from '{self.start}'")
         return self
 
     @property

@@ -46,14 +46,19 @@ def number(cell: Cell, is_count_shown: bool) -> str:
 
 def scaled(cell: Cell, value: float) -> str:
     """A value of the cell's metric in its unit, such as percent, with the digits of its metric."""
-    scale, digits = 100, 1 if cell.higher_is_better else 2
-    if DECIBELS in cell.metric.lower():
-        scale, digits = 1, 2
-    elif cell.metric.startswith(AS_THEY_ARE):
-        scale, digits = 1, 3
-    elif cell.task == LOSSES:
-        scale, digits = 1, 4
+    scale, digits = scale_of(cell)
     return f"{scale * value:.{digits}f}"
+
+
+def scale_of(cell: Cell) -> tuple[int, int]:
+    """What its values are multiplied by to be shown, 100 for percent, and with how many digits they are."""
+    if DECIBELS in cell.metric.lower():
+        return 1, 2
+    if cell.metric.startswith(AS_THEY_ARE):
+        return 1, 3
+    if cell.task == LOSSES:
+        return 1, 4
+    return 100, 1 if cell.higher_is_better else 2
 
 
 def interval(cell: Cell, known: Cell | Interval) -> str:

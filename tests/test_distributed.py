@@ -44,6 +44,10 @@ SCENES = (
     "transfer --task seg --data shapes:data --protocol quick_seg --predictions "
     "--set train.steps=3 --set train.batch_size=4 --set head.hidden=8"
 )
+BOXES = (
+    "transfer --task det --mode finetune --data shapes:data --protocol quick_det --predictions "
+    "--set train.steps=3 --set train.batch_size=4 --set head.hidden=8 --set head.grid=2"
+)
 VIEW_BATCH = 8  # images described at a time, so that a small set has batches for both
 SCENE_BATCH = 6  # of 30 and of 10 images: an odd and an even number of batches
 EVERY_LINE = f"""
@@ -72,12 +76,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         typed(f"{FROZEN} --from one --set run.ledger=one.jsonl --output frozen-one")
         typed(f"{FINETUNED} --from one --set train.parts=2 --set run.ledger=one.jsonl --output tuned-one")
         typed(f"{SCENES} --from one --set run.ledger=one.jsonl --output scenes-one")
+        typed(f"{BOXES} --from one --set train.parts=2 --set run.ledger=one.jsonl --output boxes-one")
         together(
             f"{PRETRAIN} --set run.ledger=two.jsonl --output two",
             "pretrain --resume resumed --set run.ledger=three.jsonl",
             f"{FROZEN} --from one --set run.ledger=two.jsonl --output frozen-two",
             f"{FINETUNED} --from one --set run.ledger=two.jsonl --output tuned-two",
             f"{SCENES} --from one --set run.ledger=two.jsonl --output scenes-two",
+            f"{BOXES} --from one --set run.ledger=two.jsonl --output boxes-two",
         )
         yield folder
 
@@ -151,6 +157,17 @@ def test_two_processes_predict_the_masks_that_one_does(desk: Path) -> None:
     one, two = (sorted((desk / run / "predictions").rglob("*.png")) for run in ("scenes-one", "scenes-two"))
     assert len(one) > 30 and [path.name for path in one] == [path.name for path in two]
     assert all(here.read_bytes() == there.read_bytes() for here, there in zip(one, two, strict=True))
+
+
+def test_two_processes_fine_tune_to_the_boxes_that_one_does(desk: Path) -> None:
+    one, two = (
+        json.loads((desk / run / "predictions" / "detections.json").read_text()) for run in ("boxes-one", "boxes-two")
+    )
+    assert len(one) > 30 and len(one) == pytest.approx(len(two), rel=0.02)
+    best = [{line["image_id"]: line for line in sorted(lines, key=lambda line: line["score"])} for lines in (one, two)]
+    assert best[0].keys() == best[1].keys() and len(best[0]) == 30
+    for image, here in best[0].items():
+        assert here["score"] == pytest.approx(best[1][image]["score"], abs=5e-3)
 
 
 class Sum:

@@ -209,7 +209,7 @@ def test_neighbours_that_do_not_fit_are_refused(changes: dict[str, object], said
 
 def test_results_go_from_top_to_bottom_in_percent_with_their_values() -> None:
     bars = [Bar("Random", 0.288, 0.006, "baseline"), Bar("Ours", 0.303, None, "pretext")]
-    (axes,) = figures.results_bars(bars, "mAP").axes
+    (axes,) = figures.results_bars(bars, "mAP (%)").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Random", "Ours"]
     assert [text.get_text() for text in axes.texts] == ["28.8 ± 0.6", "30.3"]
     assert axes.get_xlabel() == "mAP (%)" and axes.yaxis_inverted()

@@ -137,7 +137,7 @@ def test_the_page_has_interval_and_comparison_at_each_number_and_no_replicates()
 def test_all_pairs_of_a_column_are_compared_the_better_row_first() -> None:
     records = [_record(name, value) for name, value in (("C", 0.3), ("A", 0.5), ("B", 0.499), ("Old", 0.1))]
     records[-1] = dataclasses.replace(records[-1], replicates="")
-    (table,) = comparisons.comparison_tables(records, "Shapes", "cls")
+    (table,) = comparisons.comparison_tables(comparisons.comparable_columns(records, "Shapes", "cls"))
     rows = [[entry.text for entry in row] for row in table.rows]
     assert [row[:3] for row in rows] == [
         *(["A", "B", "0.1"], ["A", "C", "20.0"], ["A", "Old", "40.0"]),
@@ -150,7 +150,7 @@ def test_all_pairs_of_a_column_are_compared_the_better_row_first() -> None:
 
 def test_what_is_compared_may_be_chosen_and_a_wrong_name_suggests_the_nearest(tmp_path: Path) -> None:
     records = [_record(name, value, **kind) for name, value in (("A", 0.5), ("B", 0.4)) for kind in ({}, LOWER)]
-    (table,) = comparisons.comparison_tables(records, "Shapes", "inpaint", "mean L1")
+    (table,) = comparisons.comparison_tables(comparisons.comparable_columns(records, "Shapes", "inpaint", "mean L1"))
     assert table.heading == "Shapes: mean L1" and table.rows[0][0].text == "B"
     for chosen, sentence in (
         (("Shape", "cls"), "no data set among the records 'Shape'.*Did you mean 'Shapes'"),
@@ -158,9 +158,9 @@ def test_what_is_compared_may_be_chosen_and_a_wrong_name_suggests_the_nearest(tm
         (("Shapes", "cls", "acuracy"), "no metric among these records 'acuracy'.*Did you mean 'accuracy'"),
     ):
         with pytest.raises(UsageError, match=sentence):
-            comparisons.comparison_tables(records, *chosen)
+            comparisons.comparable_columns(records, *chosen)
     with pytest.raises(UsageError, match="No two rows of Shapes, cls share a column"):
-        comparisons.comparison_tables(records[:1], "Shapes", "cls")
+        comparisons.comparable_columns(records[:1], "Shapes", "cls")
 
 
 def test_compare_is_a_verb(tmp_path: Path) -> None:
@@ -170,3 +170,30 @@ def test_compare_is_a_verb(tmp_path: Path) -> None:
     assert result.exit_code == 0 and re.search(r"A +B +10\.0 +\[9\.\d, 10\.\d\] +separated", result.stdout)
     wrong = CliRunner().invoke(main, ["compare", "--ledger", str(ledger), "--data-set", "Shape"])
     assert wrong.exit_code == 2 and not wrong.stdout and wrong.stderr.count("\n") == 1
+
+
+def test_a_figure_has_the_rows_of_one_column_with_their_intervals_best_first() -> None:
+    records = [_record("Near", 0.47), _record("Best", 0.5), _record("Best", 0.3, encoder="other")]
+    column = comparisons.only_column(comparisons.comparable_columns(records, "Shapes", "cls"))
+    (axes,) = comparisons.column_figure(column).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    own = records[0].encoder
+    assert labels == [f"Best, {own}", "Near", "Best, other"]
+    assert [text.get_text() for text in axes.texts] == ["50.0", "47.0", "30.0"]
+    assert axes.get_xlabel() == "accuracy on Shapes, frozen encoder (%)"
+    drawn = sorted(sorted(point[0] for point in line) for lines in axes.collections for line in lines.get_segments())
+    known = sorted([100 * cell.low, 100 * cell.high] for cell in column)
+    assert np.allclose(drawn, known) and all(low < high for low, high in known)
+
+
+def test_of_several_columns_none_is_drawn_and_the_verb_says_how_to_choose(tmp_path: Path) -> None:
+    ledger, path = tmp_path / "measured.jsonl", tmp_path / "figure.png"
+    modes = [{"mode": "frozen"}, {"mode": "finetune"}]
+    Ledger(ledger).add([_record(name, value, **kind) for name, value in (("A", 0.5), ("B", 0.4)) for kind in modes])
+    told = ["compare", "--ledger", str(ledger), "--data-set", "Shapes", "--task", "cls", "--figure", str(path)]
+    refused = CliRunner().invoke(main, told)
+    assert refused.exit_code == 2 and "--mode" in refused.stderr and not refused.stdout and not path.exists()
+    drawn = CliRunner().invoke(main, [*told, "--mode", "frozen"])
+    assert drawn.exit_code == 0 and path.read_bytes().startswith(b"\x89PNG") and str(path) in drawn.stdout
+    wrong = CliRunner().invoke(main, [*told, "--mode", "frozn"])
+    assert wrong.exit_code == 2 and "Did you mean 'frozen'" in wrong.stderr

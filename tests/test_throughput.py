@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +17,7 @@ from ssl_inpaint import catalog
 from ssl_inpaint.runtime import Runtime
 from ssl_inpaint.train import FitConfig, fit
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports a module of the benchmarks folder as its scripts do, and forgets it afterwards."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", None) or BENCHMARKS).startswith(str(BENCHMARKS)):
-            del sys.modules[name]
 
 
 def line_of(measuring: ModuleType, **changes: Any) -> Any:
@@ -138,6 +124,24 @@ def test_what_was_written_is_read_again(load: Any, tmp_path: Path) -> None:
     assert throughput.read(tmp_path / "throughput.json") == json.loads(json.dumps(entries))
     assert (tmp_path / "throughput.md").read_text(encoding="utf-8") == throughput.render(entries)
     assert throughput.read(tmp_path / "missing.json") == []
+
+
+def test_lines_that_another_run_wrote_meanwhile_are_kept(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throughput, measuring = load("throughput"), load("measuring")
+    other = throughput.entry_of(line_of(measuring, what="of another run"), "scores")
+
+    def measured(*_: object) -> Iterator[Any]:
+        yield line_of(measuring, what="the first")
+        throughput.write(tmp_path, throughput.with_line(throughput.read(tmp_path / "throughput.json"), other))
+        yield line_of(measuring, what="the second")
+
+    monkeypatch.setattr(throughput, "_measured", measured)
+    told = ["--row", "scores", "--device", "cpu", "--output", str(tmp_path)]
+    assert CliRunner().invoke(throughput.throughput, told).exit_code == 0
+    found = throughput.read(tmp_path / "throughput.json")
+    assert {entry["what"] for entry in found} == {"the first", "of another run", "the second"}
 
 
 def test_every_row_has_a_name_and_a_description(load: Any) -> None:

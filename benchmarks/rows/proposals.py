@@ -18,7 +18,7 @@ from ssl_inpaint.data.sources import FileImages
 from ssl_inpaint.progress import say
 
 NAME = "proposals"
-IMAGES_A_CORE = 4
+IMAGES_A_CORE = 12  # few enough to be found again in each round, and enough that no core waits long for the last
 SIDES = (375, 500)  # pixels: a photograph of VOC 2007
 
 

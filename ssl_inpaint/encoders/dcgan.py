@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder, Stage
+from ssl_inpaint.winograd import Halving
 
 
 class Config(Settings):
@@ -40,7 +41,7 @@ class DCGANEncoder(Encoder):
         widths = (3, *config.channels)
         # The released code zeroes every convolution's bias at each step, so there is none here.
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 4, 2, 1, bias=False) for before, after in itertools.pairwise(widths)
+            Halving(before, after, bias=False) for before, after in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(c) for c in config.channels[1:])])
         self.leak = config.leak

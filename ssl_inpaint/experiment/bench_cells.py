@@ -83,7 +83,8 @@ def cells_of(bench: Bench, output: Path, first_seed: int = 0) -> list[Cell]:
 
 
 def _pretraining(bench: Bench, row: Row) -> PretrainPlan:
-    return pretrain.plan_pretraining(bench.data[row.data], row.pretext, row.recipe, row.encoder, row.settings, 0)
+    data = bench.data[row.data]
+    return pretrain.plan_pretraining(data, row.pretext, row.recipe, row.encoder, row.settings, 0, row.start)
 
 
 def _transfer(bench: Bench, measured: Measurement) -> TransferPlan:
@@ -110,17 +111,5 @@ def _measuring(
     if not row.pretext and row.settings.get("encoder"):
         changed["encoder_settings"] = {**plan.encoder_settings, **row.settings["encoder"]}
     name = "-".join([measured.task, measured.data, measured.mode, row.name, str(seed)])
-    encoder = pretrainings[made_by].encoder if made_by else _encoder(source)
+    encoder = pretrainings[made_by].encoder if made_by else checkpoint.architecture_of(source)
     return Cell(name, plan.model_copy(update=changed), f"{made_by}-{seed}" if made_by else "", encoder)
-
-
-def _encoder(source: str) -> str:
-    """The part behind a source, as records name it; empty where only the file or folder knows."""
-    kind, _, rest = source.partition(":")
-    if source == "torchvision:alexnet":
-        return "torchvision_alexnet"
-    if kind in ("random", *checkpoint.BY_DATA):
-        return "" if Path(rest).exists() else rest
-    if "=" in source and not Path(source).exists():
-        return source.partition("=")[0]
-    return source if kind == "timm" else ""

@@ -137,6 +137,7 @@ def _changed_row(row: Row, changes: Mapping[str, str]) -> Row:
     if "source" in changes:  # an encoder that is there already
         values: dict[str, object] = {
             "source": changes["source"],
+            "start": "",
             "pretext": "",
             "recipe": "",
             "encoder": None,
@@ -171,23 +172,24 @@ def _merged(
 
 def _refuse_source(row: Row) -> None:
     """UsageError where the row's encoder has a name that does not exist, or a place where nothing is."""
-    if row.pretext:
+    source = row.start or row.source
+    if not source:
         _refuse_encoder(row, row.encoder or catalog.load("recipes", row.recipe).build().encoder)
         return
-    kind, colon, rest = row.source.partition(":")
-    if "=" in row.source and not Path(row.source).exists():
-        encoder, _, file = row.source.partition("=")
+    kind, colon, rest = source.partition(":")
+    if "=" in source and not Path(source).exists():
+        encoder, _, file = source.partition("=")
         _refuse_encoder(row, encoder)
         _refuse_absent(row, file)
     elif row.named:
         return
-    elif row.source == "torchvision:alexnet" or kind == "timm":
-        _refuse_encoder(row, "torchvision_alexnet" if kind == "torchvision" else row.source)
+    elif source == "torchvision:alexnet" or kind == "timm":
+        _refuse_encoder(row, "torchvision_alexnet" if kind == "torchvision" else source)
     elif colon and kind in TO_DRAW:
         if not Path(rest).exists():
             _refuse_encoder(row, rest)
     else:
-        _refuse_absent(row, row.source)
+        _refuse_absent(row, source)
 
 
 def _refuse_encoder(row: Row, spec: str) -> None:

@@ -17,6 +17,7 @@ from ssl_inpaint.core import Batch, CropTransfer, Described, FeatureProbe, Trans
 from ssl_inpaint.data.device_store import near, near_maps
 from ssl_inpaint.data.store import join
 from ssl_inpaint.experiment.data import Examples, open_labelled
+from ssl_inpaint.experiment.data_initialisation import random_crops
 from ssl_inpaint.experiment.feeds import scores_of
 from ssl_inpaint.experiment.unfinished import Unfinished
 from ssl_inpaint.plans import TransferPlan
@@ -98,10 +99,8 @@ class CropFeed:
 
     def images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Batches of random crops of training images."""
-        seed = seed_for(self.plan.seed, "calibration")
-        batches = ImageBatches(self.parts["train"].examples.store, None, self.crops, batch_size, seed)
-        for step in range(count):
-            yield train.on_device(batches.at(step), self.runtime).images
+        store = self.parts["train"].examples.store
+        return random_crops(store, self.crops, self.plan.seed, self.runtime)(count, batch_size)
 
     def inputs(self) -> list[str]:
         """Nothing else is read than images and labels."""

@@ -1,8 +1,9 @@
 """Data-dependent initialisation: convolutions made of unlabelled images, with nothing trained; a row beside random's.
 
-What `--from kmeans:ENCODER` and `--from pca:ENCODER` stand for. One convolution after the other, in the order in which
-they are called: its filters become the centroids or the principal components of the patches that it sees, then each of
-its outputs gets deviation 1 and, where it has a bias, mean 0.1. Groups of channels are taken one by one.
+What `--from kmeans:ENCODER` and `--from pca:ENCODER` stand for, to be measured as they are or pretrained further. One
+convolution after the other, in the order in which they are called: its filters become the centroids or the principal
+components of the patches that it sees, then each of its outputs gets deviation 1 and, where it has a bias, mean 0.1.
+Groups of channels are taken one by one.
 
 Source: Krähenbühl, Doersch, Donahue, Darrell, "Data-dependent Initializations of Convolutional Neural Networks", ICLR
 2016, as their published code (philkr/magic_init, `magicInitialize`) does it: 10 batches of 16 images, bias mean 0.1.
@@ -16,21 +17,36 @@ Measured, one seed, the quick recipe's encoder on `shapes`, quick-cls/v1, frozen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_inpaint import train
+from ssl_inpaint.batches import Crops, ImageBatches
 from ssl_inpaint.checkpoint import BY_DATA, Card
 from ssl_inpaint.core import Encoder
+from ssl_inpaint.data.device_store import Cuttable
 from ssl_inpaint.errors import Failure
 from ssl_inpaint.experiment import calibration, rescaling
 from ssl_inpaint.experiment.data_filters import filters
-from ssl_inpaint.runtime import seed_for
+from ssl_inpaint.runtime import Runtime, seed_for
 
 Images = Callable[[int, int], Iterable[Tensor]]  # so many batches, of that many unlabelled training images each
 PATCH_VALUES = 2**25  # at most, of all patches of a layer: 128 MiB; the reference's limit is 2**27
+
+
+def random_crops(
+    store: Cuttable, crops: Crops, seed: int, runtime: Runtime, members: Tensor | None = None
+) -> Callable[[int, int], Iterator[Tensor]]:
+    """Images as training shows them; of those at `members` only, where given."""
+
+    def images(count: int, batch_size: int) -> Iterator[Tensor]:
+        batches = ImageBatches(store, None, crops, batch_size, seed_for(seed, "calibration"), members)
+        return (train.on_device(batches.at(step), runtime).images for step in range(count))
+
+    return images
 
 
 def prepare(encoder: Encoder, card: Card, images: Images) -> Card:

@@ -19,6 +19,7 @@ from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Pretext, TrainingFacts
 from ssl_inpaint.data.device_store import near
 from ssl_inpaint.errors import UsageError
+from ssl_inpaint.experiment import data_initialisation
 from ssl_inpaint.experiment.checks import refuse_lone_images, refuse_size, refuse_used
 from ssl_inpaint.experiment.data import Examples, open_examples
 from ssl_inpaint.experiment.generators import GENERATOR_FILE
@@ -42,12 +43,26 @@ class Pretrained:
 
 
 def plan_pretraining(
-    data: str, pretext: str, recipe: str, encoder: str | None, settings: Mapping[str, Mapping[str, str]], seed: int
+    data: str,
+    pretext: str,
+    recipe: str,
+    encoder: str | None,
+    settings: Mapping[str, Mapping[str, str]],
+    seed: int,
+    start: str = "",
 ) -> PretrainPlan:
-    """A complete plan from names and `--set` values; UsageError names whatever does not exist or is not allowed."""
+    """A complete plan from names and `--set` values; UsageError names whatever does not exist or is not allowed.
+
+    It trains the recipe's encoder, or `encoder`, from random weights; or what `start` names, which `transfer --from`
+    could measure, from its own.
+    """
     config.refuse_unknown_parts(settings, ("data", "encoder", "pretext", "crops", "train", "run"))
     base: Recipe = catalog.load("recipes", recipe).build()
-    own = {} if encoder not in (None, base.encoder) else base.encoder_settings
+    if start and encoder:
+        raise UsageError(f"--from {start} has an architecture of its own, so --encoder cannot apply: leave it out.")
+    trained = checkpoint.architecture_of(start) if start else encoder or base.encoder
+    is_drawn = not start or start.partition(":")[0] in ("random", *checkpoint.BY_DATA)
+    own = base.encoder_settings if is_drawn and trained == base.encoder else {}
     part = catalog.load("pretext", pretext)
     of_recipe = {name: v for name, v in base.pretext_settings.items() if name in part.Config.model_fields}
     pretext_settings = {**of_recipe, **settings.get("pretext", {})}
@@ -60,8 +75,9 @@ def plan_pretraining(
     return PretrainPlan(
         data=data,
         data_settings=dict(settings.get("data", {})),
-        encoder=encoder or base.encoder,
+        encoder=trained,
         encoder_settings={**own, **settings.get("encoder", {})},
+        start="" if start == f"random:{trained}" else start,
         pretext=pretext,
         pretext_config=pretext_config.model_dump(mode="json"),
         silhouettes=silhouettes,
@@ -95,8 +111,8 @@ def pretrain(
         refuse_used(folder)
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
-    encoder, blank = checkpoint.build_encoder(plan.encoder, plan.encoder_settings, plan.seed)
-    refuse_size(encoder, plan.encoder, "crops.size", plan.crops.size)
+    encoder, begun = checkpoint.open_encoder(plan.start or f"random:{plan.encoder}", plan.encoder_settings, plan.seed)
+    refuse_size(encoder, begun.encoder, "crops.size", plan.crops.size)
     with group.in_turn():
         examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
     facts = _facts(plan, examples)
@@ -106,6 +122,9 @@ def pretrain(
     members, held_out = _hold_out(examples)
     labels = examples.labels if part.SUPERVISION == "labels" else None
     store = near(examples.store, runtime.device)
+    if begun.pretext in checkpoint.BY_DATA:
+        first = data_initialisation.random_crops(store, plan.crops, plan.seed, runtime, members)
+        begun = data_initialisation.prepare(encoder.to(runtime.device), begun, first)
     batches = ImageBatches(store, labels, plan.crops, plan.train.batch_size, seed_for(plan.seed, "data"), members)
     with claimed(folder) if group.is_first else nullcontext():
         if not resume and group.is_first:
@@ -125,7 +144,7 @@ def pretrain(
             workers=workers,
             on_sample=watcher.look if group.is_first else None,
         )
-        card = _card(plan, part, pretext_config, blank, examples, facts, fit)
+        card = _card(plan, part, pretext_config, begun, examples, facts, fit)
         if not group.is_first:
             return Pretrained(folder, card, fit, {}, [])
         watcher.draw()
@@ -167,28 +186,31 @@ def _card(
     plan: PretrainPlan,
     part: ModuleType,
     pretext_config: Settings,
-    blank: Card,
+    begun: Card,
     examples: Examples,
     facts: TrainingFacts,
     fit: train.Fit,
 ) -> Card:
     # By content, not by folder; the procedural set has no part in the hash.
     silhouettes = [] if facts.silhouettes is None else [hashlib.sha256(facts.silhouettes.numpy().tobytes()).hexdigest()]
-    return blank.model_copy(
+    # Of what it goes on from all counts but the seed, so that seeds stay comparable, and the time it took.
+    origin = [begun.model_dump(mode="json", exclude={"seed", "pretraining_seconds"})] if plan.start else []
+    return begun.model_copy(
         update={
-            "method": part.method_name(pretext_config),
+            "method": part.method_name(pretext_config) + (f", from {begun.method}" if plan.start else ""),
             "pretext": plan.pretext,
             "pretext_config": plan.pretext_config,
-            "supervision": part.SUPERVISION,
+            "supervision": begun.supervision if part.SUPERVISION == "none" else part.SUPERVISION,
             "dataset": examples.split.dataset,
             "dataset_sha256": examples.digest,
             "image_size": plan.crops.size,
+            "seed": plan.seed,
             "steps": fit.steps,
             "recipe": plan.recipe,
             "config_hash": config.hash_of(
-                pretext_config.identity(), plan.crops, plan.train, plan.encoder_settings, *silhouettes
+                pretext_config.identity(), plan.crops, plan.train, plan.encoder_settings, *silhouettes, *origin
             ),
-            "pretraining_seconds": fit.seconds,
+            "pretraining_seconds": begun.pretraining_seconds + fit.seconds,
         }
     )
 
@@ -204,7 +226,7 @@ def _records(
     runtime: Runtime,
     workers: int,
 ) -> list[Record]:
-    provenance = records.provenance(runtime.describe(), fit.seconds, fit.seconds, workers)
+    provenance = records.provenance(runtime.describe(), fit.seconds, card.pretraining_seconds, workers)
     weights = checkpoint.weights_sha256(encoder)
     return [
         Record(

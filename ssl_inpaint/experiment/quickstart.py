@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ssl_inpaint import cells as tabulation
-from ssl_inpaint import checkpoint, figures, report, tables
-from ssl_inpaint.cells import Cell
+from ssl_inpaint import checkpoint, comparisons, figures, report, tables
 from ssl_inpaint.config import Settings
 from ssl_inpaint.errors import Failure, UsageError
 from ssl_inpaint.experiment import bench, bench_cells, bench_plans, evaluation, retrieval, transfer
@@ -110,23 +107,8 @@ def _is_finished(folder: Path, plan: Settings, last_file: str) -> bool:
 def _draw(measured: Sequence[Record], task: str, mode: str, path: Path) -> Path:
     of_task = [record for record in measured if record.task == task and record.mode == mode]
     shown = [record for record in of_task if record.metric not in tabulation.FURTHER.get(task, ())]
-    cells = sorted(tabulation.measured_cells(shown), key=lambda cell: cell.mean)
-    bars = [
-        figures.Bar(cell.method, cell.mean, cell.std if cell.n_seeds > 1 else None, _kind(cell), _interval(cell))
-        for cell in cells
-    ]
-    figures.save(figures.results_bars(bars, f"{shown[0].metric} on {shown[0].dataset}, {mode} encoder"), path)
+    figures.save(comparisons.column_figure(tabulation.measured_cells(shown)), path)
     return path
-
-
-def _interval(cell: Cell) -> tuple[float, float] | None:
-    return None if math.isnan(cell.low) else (cell.low, cell.high)
-
-
-def _kind(cell: Cell) -> Literal["baseline", "pretext", "supervised"]:
-    if cell.supervision == "labels":
-        return "supervised"
-    return "baseline" if cell.pretext in tables.BASELINE_PRETEXTS else "pretext"
 
 
 def _closing(measured: Sequence[Record], places: Mapping[str, Path], seconds: float) -> str:

@@ -31,6 +31,7 @@ from torch.nn import functional
 from ssl_inpaint import colours
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Batch, Encoder, ParameterGroup, Player, TrainingFacts
+from ssl_inpaint.winograd import Doubling
 
 GRID = 10  # side of a bin, in units of a and b
 GREY = 5  # an image with no |a| or |b| above it has no colour, as in the released code
@@ -73,7 +74,7 @@ class Colorizer(nn.Module):
         self.stage, stage = list(encoder.stages.items())[-1]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise((stage.channels, *config.decoder_channels)):
-            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [Doubling(before, after, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         bins = torch.tensor(colour_bins(), dtype=torch.float32)
         self.decoder = nn.Sequential(*layers, nn.Conv2d(config.decoder_channels[-1], len(bins), 1))
         self.register_buffer("bins", bins, persistent=False)

@@ -7,6 +7,8 @@ import math
 
 from torch import Tensor, nn
 
+from ssl_inpaint.winograd import Halving
+
 
 class Discriminator(nn.Module):
     """Square images B x 3 x size x size in [0, 1] to B logits: stride-2 convolutions to 4 x 4, then one product.
@@ -25,7 +27,7 @@ class Discriminator(nn.Module):
         widths = [3, *(channels * 2 ** max(0, i - max(0, halvings - 4)) for i in range(halvings))]
         layers: list[nn.Module] = []
         for position, (before, after) in enumerate(itertools.pairwise(widths)):
-            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
+            layers.append(Halving(before, after, bias=False))
             layers.append(nn.BatchNorm2d(after) if position else nn.Identity())
             layers.append(nn.LeakyReLU(0.2))
         self.maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4))

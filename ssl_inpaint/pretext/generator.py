@@ -15,6 +15,7 @@ from torch.nn import functional
 from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Encoder
 from ssl_inpaint.pretext.bottlenecks import Kind, build_bottleneck
+from ssl_inpaint.winograd import Doubling
 
 
 class GeneratorConfig(Settings):
@@ -55,10 +56,10 @@ class ContextEncoder(nn.Module):
         has_norm = config.decoder_normalization == "batch"
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=not has_norm))
+            layers.append(Doubling(before, after, bias=not has_norm))
             layers.append(nn.BatchNorm2d(after) if has_norm else nn.Identity())
             layers.append(nn.ReLU())
-        to_pixels = nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1)
+        to_pixels = Doubling(widths[-1], 3)
         self.decoder = nn.Sequential(*layers, to_pixels)
         for part in self.decoder:
             if isinstance(part, nn.ConvTranspose2d):  # at stride 2 each output sums a quarter of the 16 kernel taps

@@ -42,19 +42,26 @@ def tables(ledger: Path, output: Path, check: bool) -> None:
 @click.option("--data-set", default="shapes", help="Its name, as the tables have it.")
 @click.option("--task", default="cls", help="cls, det, seg, linear, nn-retrieval, inpaint, ...")
 @click.option("--metric", help="As the tables have it; all of the task's, if absent.")
-def compare(ledger: Path, data_set: str, task: str, metric: str | None) -> None:
+@click.option("--mode", help="frozen or finetune; both, if absent.")
+@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="PNG file for the rows of one column.")
+def compare(ledger: Path, data_set: str, task: str, metric: str | None, mode: str | None, figure: Path | None) -> None:
     """Every row against every other, paired on the same test examples.
 
     \b
     Example:
       ssl-inpaint compare --data-set shapes --task cls
+      ssl-inpaint compare --data-set shapes --task knn --metric "mAP (step)" --figure neighbours.png
     """
-    from ssl_inpaint import comparisons
+    from ssl_inpaint import comparisons, figures
     from ssl_inpaint import tables as tabulation
     from ssl_inpaint.records import Ledger
 
-    found = comparisons.comparison_tables(Ledger(ledger).read(), data_set, task, metric)
-    click.echo(tabulation.to_text(found))
+    columns = comparisons.comparable_columns(Ledger(ledger).read(), data_set, task, metric, mode)
+    shown = comparisons.only_column(columns) if figure else None
+    click.echo(tabulation.to_text(comparisons.comparison_tables(columns)))
+    if figure and shown:
+        figures.save(comparisons.column_figure(shown), figure)
+        click.echo(f"figure      {figure}")
 
 
 @click.command()

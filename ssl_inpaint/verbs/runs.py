@@ -19,7 +19,8 @@ SOURCES = "random:, kmeans: or pca:ENCODER, RUN, ENCODER=FILE, torchvision:alexn
 @click.command()
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path.")
 @click.option("--pretext", type=options.part("pretext"), default="inpainting", help="The task to learn from.")
-@click.option("--encoder", help="NAME or timm:NAME; the recipe's, if absent.")
+@click.option("--encoder", help="NAME or timm:NAME, to train from random weights; the recipe's, if absent.")
+@click.option("--from", "start", default="", help=f"Weights to go on from: {SOURCES}")
 @click.option("--holes", type=HOLES, help="Shape of the holes; the pretext's own choice, if absent.")
 @click.option("--recipe", type=options.part("recipes"), default="compact", help="Named settings.")
 @options.resumable
@@ -30,6 +31,7 @@ def pretrain(
     spec: str,
     pretext: str,
     encoder: str | None,
+    start: str,
     holes: str | None,
     recipe: str,
     resume: Path | None,
@@ -42,6 +44,7 @@ def pretrain(
     \b
     Example:
       ssl-inpaint pretrain --data folder:photos --holes region --output runs/ours
+      ssl-inpaint pretrain --data folder:photos --pretext rotation --from runs/ours --output runs/rotated
     """
     from ssl_inpaint.experiment import pretrain as verb
     from ssl_inpaint.plans import PretrainPlan, read_plan
@@ -51,8 +54,9 @@ def pretrain(
         options.refuse_others(context)
         plan, folder = read_plan(PretrainPlan, resume), resume
     else:
-        plan = verb.plan_pretraining(spec, pretext, recipe, encoder, settings, seed)
-        folder = output or options.new_folder(f"{pretext}-{plan.encoder}-{seed}")
+        plan = verb.plan_pretraining(spec, pretext, recipe, encoder, settings, seed, start)
+        begun = Path(start).name if start else plan.encoder
+        folder = output or options.new_folder(f"{pretext}-{begun}-{seed}")
     runtime, ledger, workers = options.open_run(settings, plan.train.precision, is_shared=True)
     made = verb.pretrain(plan, folder, runtime, ledger, resume is not None, workers)
     if not runtime.group.is_first:
