@@ -10,7 +10,8 @@ In two dimensions that is 9 matrix products over all tiles of 2 x 2 outputs. The
 bilinear form, so they cost 9 products too. Sums of at most four terms add rounding of the size of the products' own.
 
 It pays on a CPU in float32 where channels are many and maps small; elsewhere the modules do as torch's own do.
-Measured on two cores (AVX2), batch 32, forward and backward: see `benchmarks/README.md`.
+Measured on two cores (AVX2), batch 32, forward and backward: from 256 channels at 8 pixels a side to 512 at 4, 63 ms
+became 42; from 64 at 32 to 128 at 16, 57 became 44; from 64 at 64 to 64 at 32, where it is not used, 117 became 125.
 """
 
 from __future__ import annotations
