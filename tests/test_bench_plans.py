@@ -202,7 +202,7 @@ def test_settings_reach_the_rows_and_the_measurements_that_they_name(tmp_path: P
     assert {name.partition("-")[0]: count for name, count in steps.items()} == {"cls": 250, "det": 9, "seg": 120}
     for wrong, message in (
         ({"inpaintin": {"train.steps": "1"}}, "Did you mean 'inpainting'"),
-        ({"inpainting": {"steps": "1"}}, "write --set inpainting.PART.FIELD=VALUE or inpainting.source=SOURCE"),
+        ({"inpainting": {"steps": "1"}}, "write --set inpainting.PART.FIELD=VALUE, inpainting.source=SOURCE or"),
         ({"random": {"train.steps": "1"}}, "'random' is not pretrained, so --set random.train.FIELD cannot apply"),
     ):
         with pytest.raises(UsageError, match=message):

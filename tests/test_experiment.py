@@ -221,7 +221,7 @@ def test_pretraining_never_reads_test_nor_labels(shapes_folder: Path, run: Path,
 def test_what_is_held_out_is_not_trained_on(shapes_folder: Path, run: Path, tmp_path: Path) -> None:
     """Other pixels in a held-out image change its score and not the weights."""
     examples = data.open_examples(f"shapes:{shapes_folder}", "pretrain", {}, 64)
-    members, held_out = pretrain._hold_out(examples)
+    members, held_out = data.hold_out(examples)
     assert sorted([*members.tolist(), *held_out.tolist()]) == list(range(30))
     other = tmp_path / "other"
     shutil.copytree(shapes_folder, other)

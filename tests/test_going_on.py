@@ -17,7 +17,7 @@ from ssl_inpaint import batches, checkpoint, config, train
 from ssl_inpaint.cli import main
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import bench_cells, bench_plans, data_initialisation, pretrain
-from ssl_inpaint.experiment.data import open_examples
+from ssl_inpaint.experiment.data import hold_out, open_examples
 from ssl_inpaint.records import Ledger
 from ssl_inpaint.rows import Bench, Row
 from ssl_inpaint.runtime import Runtime
@@ -86,7 +86,7 @@ def test_it_begins_at_the_weights_of_a_run(pictures: str, labelled: pretrain.Pre
 def test_it_begins_at_filters_of_its_own_training_images(pictures: str, tmp_path: Path) -> None:
     found = trained(pictures, tmp_path / "on", "pca:compact_alexnet", settings={"encoder": NARROW}, learning_rate=STILL)
     examples = open_examples(pictures, "pretrain", {}, 64)
-    members, held_out = pretrain._hold_out(examples)
+    members, held_out = hold_out(examples)
     assert len(members) + len(held_out) == 56
     expected, _ = checkpoint.open_encoder("random:compact_alexnet", NARROW, 0)
     crops = config.override(pretrain.catalog.load("recipes", "compact").build().crops, "crops", CROPS)
@@ -189,6 +189,11 @@ def test_a_row_of_a_bench_goes_on_from_weights(pictures: str, tmp_path: Path) ->
     row = Row(name="on", pretext="rotation", recipe="quick", start="pca:compact_alexnet")
     (cell,) = bench_cells.cells_of(Bench(rows=(row,), data={"photos": pictures}), tmp_path)
     assert cell.plan == pretrain.plan_pretraining(pictures, "rotation", "quick", None, {}, 0, "pca:compact_alexnet")
+    data, changes = {"photos": pictures, "voc": pictures}, {"rotation": {"start": "kmeans:compact_alexnet"}}
+    (changed,) = bench_plans.plan_bench("pretexts", data, 1, changes, rows=["rotation"]).rows
+    assert changed.start == "kmeans:compact_alexnet"
+    with pytest.raises(UsageError, match="Row 'pca' is not pretrained, so nothing starts from 'pca:alexnet'"):
+        bench_plans.plan_bench("pretexts", data, 1, {"pca": {"start": "pca:alexnet"}})
     with pytest.raises(UsageError, match="There is no encoder 'alexnot'"):
         strange = row.model_copy(update={"start": "pca:alexnot"})
         bench_plans.refuse_missing(Bench(rows=(strange,), data={"photos": pictures}))

@@ -37,9 +37,9 @@ def plan_bench(
 ) -> Bench:
     """The bench of that name with data sets and `--set` values put in; of those `rows` and `tasks` only, if any.
 
-    `settings` are by row or task: {"inpainting": {"train.steps": "100"}, "cls": {"head.grid": "2"}}, and a row's
-    "source" takes the place of what it would be. UsageError for names that the bench does not have, and for data sets
-    that it wants and is not given.
+    `settings` are by row or task: {"inpainting": {"train.steps": "100"}, "cls": {"head.grid": "2"}}; a row's "source"
+    takes the place of what it would be, and its "start" is what its pretraining goes on from. UsageError for names that
+    the bench does not have, and for data sets that it wants and is not given.
     """
     whole: Bench = catalog.load("benches", name).build()
     strange = sorted(data.keys() - whole.data.keys())
@@ -144,8 +144,12 @@ def _changed_row(row: Row, changes: Mapping[str, str]) -> Row:
             "settings": {},
         }
         row = row.model_copy(update=values)
-    rest = {field: value for field, value in changes.items() if field != "source"}
-    settings = _merged(row.name, row.settings, rest, f" or {row.name}.source=SOURCE")
+    if "start" in changes:
+        if not row.pretext:
+            raise UsageError(f"Row '{row.name}' is not pretrained, so nothing starts from '{changes['start']}'.")
+        row = row.model_copy(update={"start": changes["start"], "encoder": None})
+    rest = {field: value for field, value in changes.items() if field not in ("source", "start")}
+    settings = _merged(row.name, row.settings, rest, f", {row.name}.source=SOURCE or {row.name}.start=SOURCE")
     for part in settings if row.source else ():
         if part != "encoder":
             raise UsageError(

@@ -16,6 +16,7 @@ from ssl_inpaint.data.store import ImageStore, open_store
 from ssl_inpaint.errors import UsageError
 
 NAMED_CLASSES = 30  # in a line for a person
+HELD_OUT_IMAGES = 256  # of those that pretraining may read, at most a twentieth: for the samples and the validation
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,19 @@ def open_labelled(spec: str, split: str, settings: Mapping[str, str], store_size
         raise UsageError(f"No image of the split {split} of '{spec}' has any of its classes: add labelled images.")
     examples = _decoded(found, store_size)
     return examples, torch.from_numpy(found.labels[examples.store.kept])
+
+
+def hold_out(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Positions to train on and positions to look at; drawn by name, so the same whatever else is in the folder."""
+    count = len(examples.store)
+    names = [examples.split.images.name(int(position)) for position in examples.store.kept]
+    order = sorted(range(count), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    held_out = min(HELD_OUT_IMAGES, max(1, count // 20))
+    if count < 2:
+        raise UsageError(
+            f"Data set '{examples.split.dataset}' has {count} readable image: pretraining needs 2 or more."
+        )
+    return torch.tensor(sorted(order[held_out:])), torch.tensor(sorted(order[:held_out]))
 
 
 def _decoded(found: Split, store_size: int) -> Examples:

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import Tensor
 
 from ssl_inpaint import catalog, checkpoint, config, files, holes, records, train
 from ssl_inpaint.batches import ImageBatches
@@ -21,14 +20,12 @@ from ssl_inpaint.data.device_store import near
 from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import data_initialisation
 from ssl_inpaint.experiment.checks import refuse_lone_images, refuse_size, refuse_used
-from ssl_inpaint.experiment.data import Examples, open_examples
+from ssl_inpaint.experiment.data import Examples, hold_out, open_examples
 from ssl_inpaint.experiment.generators import GENERATOR_FILE
 from ssl_inpaint.experiment.watcher import Watcher
 from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, Recipe
 from ssl_inpaint.records import Ledger, Record
 from ssl_inpaint.runtime import Runtime, claimed, seed_for, seeded
-
-HELD_OUT_IMAGES = 256  # of those that pretraining may read, at most a twentieth: for the samples and the validation
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def pretrain(
     with seeded(seed_for(plan.seed, "pretext")):
         objective: Pretext = part.build(pretext_config, encoder, facts)
     refuse_lone_images(objective, plan.train.batch_size // plan.train.parts)
-    members, held_out = _hold_out(examples)
+    members, held_out = hold_out(examples)
     labels = examples.labels if part.SUPERVISION == "labels" else None
     store = near(examples.store, runtime.device)
     if begun.pretext in checkpoint.BY_DATA:
@@ -167,19 +164,6 @@ def _facts(plan: PretrainPlan, examples: Examples) -> TrainingFacts:
         silhouettes = holes.signed_distance(torch.from_numpy(load_silhouettes(Path(plan.silhouettes))))
     classes = len(examples.split.classes) if examples.labels is not None else 0
     return TrainingFacts(plan.crops.size, classes, examples.split.is_multilabel, silhouettes)
-
-
-def _hold_out(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Positions to train on and positions to look at; drawn by name, so the same whatever else is in the folder."""
-    count = len(examples.store)
-    names = [examples.split.images.name(int(position)) for position in examples.store.kept]
-    order = sorted(range(count), key=lambda i: hashlib.sha256(names[i].encode()).digest())
-    held_out = min(HELD_OUT_IMAGES, max(1, count // 20))
-    if count < 2:
-        raise UsageError(
-            f"Data set '{examples.split.dataset}' has {count} readable image: pretraining needs 2 or more."
-        )
-    return torch.tensor(sorted(order[held_out:])), torch.tensor(sorted(order[:held_out]))
 
 
 def _card(
