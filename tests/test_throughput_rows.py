@@ -6,7 +6,7 @@ import importlib
 import math
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,13 @@ def test_a_search_of_millions_is_refused_where_the_disk_is_full_and_where_a_plan
         list(millions.measure(CPU, rounds=1, is_small=False))
 
 
-def test_growth_is_linear_where_every_image_takes_the_same_time(rows: None) -> None:
-    growth = row("growth")
-    small, large = (
-        growth.Costs(count, {"a step": growth.Spent(count / 50, count / 100)}, 1.0, 2.0) for count in (100, 1000)
-    )
-    (line,) = growth._lines(large, small)
-    assert line.ratio == 1 and line.ours == line.other == 50 and "10 s in all" in line.agreement
+def test_growth_is_linear_where_every_image_takes_the_same_time(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    growth, spent = row("growth"), importlib.import_module("costs").Spent
+    small, large = (SimpleNamespace(count=count, mebibytes={"a step": 3.0}) for count in (100, 1000))
+    monkeypatch.setattr(growth, "spent_by", lambda work, _: spent(*work()))
+    line = growth._line("a step", lambda folder: (folder.count / 50, folder.count / 100), large, small, 3, 0.0)
+    assert line.ratio == 1 and line.ours == line.other == pytest.approx(50) and line.rounds == 3
+    assert line.agreement == "10 s in all; 3 MiB of own memory beside 3 MiB of own memory"
 
 
 def test_short_calls_are_repeated_until_their_time_can_be_told(rows: None) -> None:
