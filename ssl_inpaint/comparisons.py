@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ssl_inpaint import figures, separation, table_texts
+from ssl_inpaint import bars, separation, table_texts
 from ssl_inpaint.cells import Cell, grouped, measured_cells
 from ssl_inpaint.errors import UsageError, unknown_name
 from ssl_inpaint.records import Record
@@ -64,12 +64,12 @@ def column_figure(column: Sequence[Cell]) -> Figure:
     """The rows of a column as dots, best first, with their spread or interval."""
     names, best = _names(column), column[0]
     scale, digits = table_texts.scale_of(best)
-    bars = [
-        figures.Bar(names[cell], cell.mean, cell.std if cell.n_seeds > 1 else None, _kind(cell), _interval(cell))
+    shown = [
+        bars.Bar(names[cell], cell.mean, cell.std if cell.n_seeds > 1 else None, _kind(cell), _interval(cell))
         for cell in separation.ranked(column)
     ]
     label = f"{best.metric} on {best.dataset}{MODES.get(best.mode, '')}" + (" (%)" if scale == 100 else "")
-    return figures.results_bars(bars, label, scale, digits)
+    return bars.results_bars(shown, label, scale, digits)
 
 
 def _chosen(cells: Sequence[Cell], what: str, name: str) -> list[Cell]:
@@ -100,10 +100,11 @@ def _names(column: Sequence[Cell]) -> dict[Cell, str]:
     return names
 
 
-def _kind(cell: Cell) -> Literal["baseline", "pretext", "supervised"]:
-    if cell.supervision == "labels":
-        return "supervised"
-    return "baseline" if cell.pretext in BASELINE_PRETEXTS else "pretext"
+def _kind(cell: Cell) -> bars.Kind:
+    if cell.pretext in BASELINE_PRETEXTS:
+        return "baseline"
+    kinds: dict[str, bars.Kind] = {"labels": "supervised", "unknown": "unknown"}
+    return kinds.get(cell.supervision, "pretext")
 
 
 def _interval(cell: Cell) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""Figures from arrays and records: sample grids, neighbours of patches, results with their spread.
+"""Figures from arrays: sample grids, and neighbours of patches.
 
 Drawn without pyplot, so that nothing is kept between figures and no display is needed.
 """
@@ -6,9 +6,8 @@ Drawn without pyplot, so that nothing is kept between figures and no display is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by colour-blind readers; in grey, line styles and markers tell them apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-BAR_STYLES = {"baseline": ("#777777", "o"), "pretext": (PALETTE[0], "D"), "supervised": ("#000000", "s")}
 FRAME: dict[str, Any] = {"fill": False, "linewidth": 1.8, "capstyle": "projecting"}
 SAME = FRAME | {"edgecolor": PALETTE[2], "linestyle": "-", "label": "label of the query"}
 OTHER = FRAME | {"edgecolor": PALETTE[1], "linestyle": (0, (2, 1.5)), "label": "another label"}
@@ -36,20 +34,6 @@ LINE_INCHES = 0.16  # of a heading, from the second on
 LEGEND_INCHES = 0.28
 TEXT_POINTS = 9
 OUTLINE_POINTS = 0.9
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One row of `results_bars`: a value, its deviation over seeds (None: a single seed), and its kind of method.
-
-    `interval` is where it may lie on other test examples; None: it is not known.
-    """
-
-    method: str
-    mean: float
-    std: float | None
-    kind: Literal["baseline", "pretext", "supervised"]
-    interval: tuple[float, float] | None = None
 
 
 def sample_grid(
@@ -119,35 +103,6 @@ def retrieval_figure(
                 outline(tile, hole)
             if is_block and is_relevant is not None:
                 _frame(tile, bool(is_relevant[heading][row, place]))
-    return figure
-
-
-def results_bars(bars: Sequence[Bar], label: str, scale: float = 100, digits: int = 1) -> Figure:
-    """A dot for every method, in the given order from top to bottom, values times `scale` (100: percent) over `label`.
-
-    The line through it is its deviation over seeds; of a single seed its interval over test examples, where known.
-    """
-    from matplotlib.figure import Figure
-
-    if not bars:
-        raise ValueError("No bars: give one at least.")
-    figure = Figure(figsize=(6.4, 0.7 + 0.34 * len(bars)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, bar in enumerate(bars):
-        colour, marker = BAR_STYLES[bar.kind]
-        low, high = bar.interval or (bar.mean, bar.mean)
-        reach = (bar.mean - low, high - bar.mean) if bar.std is None else (bar.std, bar.std)
-        sides = None if reach == (0, 0) else [[scale * reach[0]], [scale * reach[1]]]
-        axes.errorbar(scale * bar.mean, place, xerr=sides, fmt=marker, color=colour, markersize=5, capsize=3)
-        text = f"{scale * bar.mean:.{digits}f}" + ("" if bar.std is None else f" ± {scale * bar.std:.{digits}f}")
-        beside = axes.get_yaxis_transform()  # x in fractions of the axes
-        axes.text(1.01, place, text, transform=beside, va="center", fontsize=TEXT_POINTS, color=colour)
-    axes.set_yticks(range(len(bars)), [bar.method for bar in bars], fontsize=TEXT_POINTS)
-    axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.08)
-    axes.set(xlabel=label, ylim=(len(bars) - 0.5, -0.5))
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

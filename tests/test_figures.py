@@ -10,7 +10,6 @@ from matplotlib.image import AxesImage
 from matplotlib.transforms import Bbox, TransformedBbox
 
 from ssl_inpaint import figures
-from ssl_inpaint.figures import Bar
 
 
 def _patches(*shape: int, seed: int = 0) -> np.ndarray:
@@ -205,32 +204,6 @@ def test_neighbours_that_do_not_fit_are_refused(changes: dict[str, object], said
     fitting = {"queries": QUERIES, "neighbours": NEIGHBOURS, "hole": HOLE, "is_relevant": None}
     with pytest.raises(ValueError, match=said):
         figures.retrieval_figure(**(fitting | changes))
-
-
-def test_results_go_from_top_to_bottom_in_percent_with_their_values() -> None:
-    bars = [Bar("Random", 0.288, 0.006, "baseline"), Bar("Ours", 0.303, None, "pretext")]
-    (axes,) = figures.results_bars(bars, "mAP (%)").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["Random", "Ours"]
-    assert [text.get_text() for text in axes.texts] == ["28.8 ± 0.6", "30.3"]
-    assert axes.get_xlabel() == "mAP (%)" and axes.yaxis_inverted()
-    low, high = axes.get_xlim()
-    assert low < 28.2 and high > 30.3
-
-
-def test_the_line_through_a_result_is_its_deviation_or_its_interval() -> None:
-    bars = [
-        Bar("A", 0.5, 0.1, "baseline", (0.1, 0.9)),
-        Bar("B", 0.5, None, "pretext", (0.45, 0.6)),
-        Bar("C", 0.5, None, "pretext"),
-    ]
-    (axes,) = figures.results_bars(bars, "mAP").axes
-    lines = [segment for lines in axes.collections for segment in lines.get_segments()]
-    assert [sorted(point[0] for point in line) for line in lines] == [pytest.approx([40, 60]), pytest.approx([45, 60])]
-
-
-def test_results_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="No bars"):
-        figures.results_bars([], "mAP")
 
 
 def test_the_same_figure_is_saved_as_the_same_png_at_150_dots_an_inch(tmp_path: Path) -> None:

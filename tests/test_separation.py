@@ -197,3 +197,12 @@ def test_of_several_columns_none_is_drawn_and_the_verb_says_how_to_choose(tmp_pa
     assert drawn.exit_code == 0 and path.read_bytes().startswith(b"\x89PNG") and str(path) in drawn.stdout
     wrong = CliRunner().invoke(main, [*told, "--mode", "frozn"])
     assert wrong.exit_code == 2 and "Did you mean 'frozen'" in wrong.stderr
+
+
+def test_weights_that_may_have_read_labels_are_not_drawn_as_if_they_had_not() -> None:
+    library = {"pretext": "library weights", "supervision": "unknown"}
+    records = [_record("Ours", 0.47), _record("timm:resnet18", 0.5, **library), _record("Random", 0.3, pretext="none")]
+    column = comparisons.only_column(comparisons.comparable_columns(records, "Shapes", "cls"))
+    (legend,) = comparisons.column_figure(column).legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said == ["not trained", "learned without labels", "learned, it is not known from what"]
