@@ -23,6 +23,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ssl_inpaint import catalog, config, options
+from ssl_inpaint.errors import UsageError
 from ssl_inpaint.plans import Recipe
 from ssl_inpaint.pretext.inpainting import Inpainting
 from ssl_inpaint.runtime import Runtime, open_runtime
@@ -122,12 +123,16 @@ def _line(name: str, spent: float, calls: int, seconds: float, steps: int) -> st
 def _recipe(name: str, assignments: tuple[str, ...]) -> Recipe:
     recipe: Recipe = catalog.load("recipes", name).build()
     told = options.settings_of(assignments)
+    config.refuse_unknown_parts(told, ("encoder", "pretext", "train"))
     changes = {
         "encoder_settings": {**recipe.encoder_settings, **told.get("encoder", {})},
         "pretext_settings": {**recipe.pretext_settings, **told.get("pretext", {})},
         "train": config.override(recipe.train, "train", told.get("train", {})),
     }
-    return recipe.model_copy(update=changes)
+    found = recipe.model_copy(update=changes)
+    if found.train.parts != 1:
+        raise UsageError(f"train.parts = {found.train.parts}: the batch that is watched comes in one part.")
+    return found
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ def entry_of(line: Measured, row: str) -> dict[str, Any]:
     device = torch.device("cpu" if line.device.startswith("cpu") else "cuda")
     origin = records.provenance(line.device, 0.0, 0.0, 1)
     kept = {name: value for name, value in origin.items() if name in ("commit", "versions", "created_at")}
+    if not kept["commit"].endswith("-dirty"):
+        kept["commit"] = records.commit_of(Path(__file__))  # of what is measured, and of what measures
     return {**asdict(line), **kept, "row": row, "hardware": hardware(device)}
 
 

@@ -99,10 +99,15 @@ def architecture_of(source: str) -> str:
     if source == "torchvision:alexnet":
         return "torchvision_alexnet"
     if kind in ("random", *BY_DATA):
-        return "" if Path(rest).exists() else rest
+        return rest if is_architecture(rest) else ""
     if "=" in source and not Path(source).exists():
         return source.partition("=")[0]
     return source if kind == "timm" else ""
+
+
+def is_architecture(name: str) -> bool:
+    """True where that, behind `random:` and the like, is an encoder; otherwise it is the folder or file of a run."""
+    return name.partition(":")[0] in catalog.parts("encoders") or not Path(name).exists()
 
 
 def encoder_of(card: Card, path: Path) -> Encoder:
@@ -193,7 +198,7 @@ def _build(spec: str, chosen: Settings, seed: int) -> tuple[Encoder, Card]:
 def _open_random(kind: str, name: str, settings: Mapping[str, str], seed: int) -> tuple[Encoder, Card]:
     if not name:
         raise UsageError(f"'{kind}' needs an architecture: write {kind}:ENCODER ({kind}:alexnet) or {kind}:RUN.")
-    if name.partition(":")[0] in catalog.parts("encoders") or not Path(name).exists():
+    if is_architecture(name):
         return build_encoder(name, settings, seed)
     path = _weights_path(name)
     _, card = read_weights(path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMING = ("encoder", "recipe", "settings")  # what tells rows of one method apart
-MODES = {"frozen": ", frozen encoder", "finetune": ", fine-tuned encoder"}
+MODES = {"frozen": ", frozen encoder", "finetune": ", fine-tuned encoder", "-": ""}
 LIMITS = (
     "First over second, the better row first, in the unit of the tables. The interval is paired over resampled test "
     "examples; pairs are not corrected for how many they are: of 20 that do not differ about 1 is called separated."
@@ -27,15 +27,21 @@ LIMITS = (
 
 
 def comparable_columns(
-    records: Sequence[Record], dataset: str, task: str, metric: str | None = None, mode: str | None = None
+    records: Sequence[Record],
+    dataset: str,
+    task: str,
+    metric: str | None = None,
+    mode: str | None = None,
+    protocol: str | None = None,
 ) -> dict[str, list[Cell]]:
     """The columns of a task on a data set that have two rows or more, called as the tables call them.
 
-    `metric` and `mode` choose among those of the task; None: all. UsageError for a name of which there are no records,
-    and where no column has two rows.
+    `metric`, `mode` and `protocol` choose among those of the task; None: all. UsageError for a name of which there are
+    no records, and where no column has two rows.
     """
     cells = measured_cells(records)
-    for what, name in (("dataset", dataset), ("task", task), ("mode", mode), ("metric", metric)):
+    chosen = {"dataset": dataset, "task": task, "protocol": protocol, "mode": mode, "metric": metric}
+    for what, name in chosen.items():
         if name is not None:
             cells = _chosen(cells, what, name)
     names = table_texts.column_names(cells)
@@ -55,20 +61,22 @@ def only_column(columns: Mapping[str, Sequence[Cell]]) -> Sequence[Cell]:
     """The one there is; UsageError where there are several, for a figure shows one."""
     if len(columns) > 1:
         raise UsageError(
-            f"A figure shows one column, not {len(columns)} ({', '.join(columns)}): add --metric or --mode."
+            f"A figure shows one column, not {len(columns)} ({', '.join(columns)}): "
+            "choose by --metric, --mode or --protocol."
         )
     return next(iter(columns.values()))
 
 
 def column_figure(column: Sequence[Cell]) -> Figure:
     """The rows of a column as dots, best first, with their spread or interval."""
-    names, best = _names(column), column[0]
-    scale, digits = table_texts.scale_of(best)
+    names, one = _names(column), column[0]
+    scale, digits = table_texts.scale_of(one)
     shown = [
         bars.Bar(names[cell], cell.mean, cell.std if cell.n_seeds > 1 else None, _kind(cell), _interval(cell))
         for cell in separation.ranked(column)
     ]
-    label = f"{best.metric} on {best.dataset}{MODES.get(best.mode, '')}" + (" (%)" if scale == 100 else "")
+    mode = MODES.get(one.mode, f", {one.mode}")
+    label = f"{one.metric} on {one.dataset}{mode}" + (" (%)" if scale == 100 else "")
     return bars.results_bars(shown, label, scale, digits)
 
 

@@ -111,7 +111,7 @@ def provenance(device: str, seconds: float, pretraining_seconds: float, workers:
     """The provenance of a number measured now, by this code, in `seconds` after `pretraining_seconds`."""
     return Provenance(
         source=MEASURED,
-        commit=_commit(),
+        commit=commit_of(Path(__file__)),
         versions={"python": platform.python_version()} | {name: _version(name) for name in VERSIONED},
         device=device,
         workers=workers,
@@ -212,9 +212,9 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _commit() -> str:
-    """The commit of the checkout that holds this file, "-dirty" where the package differs from it, or "unknown"."""
-    here = Path(__file__).resolve()
+def commit_of(file: Path) -> str:
+    """The commit of the checkout that holds a file, "-dirty" where its folder differs from it, or "unknown"."""
+    here = file.resolve()
     try:
         # An installed copy may lie inside another project's checkout, whose commit would say nothing.
         _git(here.parent, "ls-files", "--error-unmatch", here.name)

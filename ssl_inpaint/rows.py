@@ -28,6 +28,8 @@ class Row(Settings):
             raise ValueError(f"row '{self.name}' is pretrained or has a source, one of the two")
         if self.start and not self.pretext:
             raise ValueError(f"row '{self.name}' is not pretrained, so nothing starts from '{self.start}'")
+        if "{" in self.start:
+            raise ValueError(f"row '{self.name}' starts from '{self.start}': other rows are for `source` alone")
         return self
 
     @property

@@ -98,6 +98,18 @@ def test_records_of_measurements_tell_their_training() -> None:
     assert seconds(Timings([], [record(encoder="alexnet")]), some["cls-voc-frozen-random-0"]) is None
 
 
+def test_runs_that_go_on_from_others_are_alike_only_where_those_are_the_same() -> None:
+    plans = [plan_pretraining("shapes", "rotation", "quick", None, {}, 0, start) for start in ("runs/a", "runs/b", "")]
+    keys = [bench_costs._throughput(plan) for plan in plans]
+    assert len(set(keys)) == 3 and bench_costs._throughput(plans[0]) == keys[0]
+    likes = [bench_costs._like(Cell("a", plan)) for plan in plans]
+    assert len(set(likes)) == 3
+    # Notes of before there was anything to start from are still found.
+    left_out = {"seed", "data", "data_settings", "recipe", "train", "start"}
+    before = plans[2].model_dump(mode="json", exclude=left_out)
+    assert likes[2] == bench_costs.config.hash_of(before, bench_costs._without_length(plans[2].train))
+
+
 def test_records_of_pretraining_tell_by_their_hash_how_long_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

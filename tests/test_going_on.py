@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ CPU = Runtime(torch.device("cpu"), is_bf16=False)
 NARROW = {"channels": "8,8,8,8,8"}
 CROPS = {"size": "64", "store_size": "64"}
 STILL = "1e-12"  # a learning rate by which no weight moves as far as it is rounded
+FAST = {"learning_rate": "0.1", "warmup_steps": "0"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,8 +53,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def labelled(pictures: str, tmp_path_factory: pytest.TempPathFactory) -> pretrain.Pretrained:
     """A run that learned from labels."""
-    folder, fast = tmp_path_factory.mktemp("runs") / "labelled", {"learning_rate": "0.1", "warmup_steps": "0"}
-    return trained(pictures, folder, "", "supervised", {"encoder": NARROW}, **fast)
+    folder = tmp_path_factory.mktemp("runs") / "labelled"
+    return trained(pictures, folder, "", "supervised", {"encoder": NARROW}, **FAST)
 
 
 def trained(
@@ -97,7 +99,7 @@ def test_it_begins_at_filters_of_its_own_training_images(pictures: str, tmp_path
 
 
 def test_first_images_are_those_of_training_alone(pictures: str) -> None:
-    """Drawn from two of the images, which are made of one value each, they hold no other."""
+    """Drawn from one image they are all of its colour; drawn from all, of two."""
     examples = open_examples(pictures, "pretrain", {}, 64)
     crops = batches.Crops(size=64, store_size=64)
     chosen = torch.tensor([3])
@@ -141,6 +143,53 @@ def test_rows_are_told_apart_by_what_they_go_on_from_and_not_by_their_seed(
     assert len({card.config_hash for card in (plain, found[0], centroids, on)}) == 4
 
 
+def test_runs_of_other_seeds_are_other_starts_unless_each_goes_on_by_its_own(
+    pictures: str, labelled: pretrain.Pretrained, tmp_path: Path
+) -> None:
+    other = trained(pictures, tmp_path / "other", "", "supervised", {"encoder": NARROW}, 1, **FAST).folder
+    hashes = [
+        trained(pictures, tmp_path / f"{number}", str(start), seed=seed).card.config_hash
+        for number, (start, seed) in enumerate(((labelled.folder, 0), (other, 0), (other, 1)))
+    ]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_files_of_one_name_are_told_apart_by_their_weights(
+    pictures: str, labelled: pretrain.Pretrained, tmp_path: Path
+) -> None:
+    hashes = set[str]()
+    for number in range(2):
+        state = dict(checkpoint.open_encoder(str(labelled.folder), {}, 0)[0].state_dict())
+        name = next(iter(state))
+        (tmp_path / str(number)).mkdir()
+        torch.save(state | {name: state[name] + number}, tmp_path / str(number) / "weights.pth")
+        start = f"compact_alexnet={tmp_path / str(number) / 'weights.pth'}"
+        made = trained(pictures, tmp_path / f"on {number}", start, settings={"encoder": NARROW})
+        assert made.card.method == "Rotation, from compact_alexnet from weights.pth"
+        assert made.card.supervision == "unknown"
+        hashes.add(made.card.config_hash)
+    assert len(hashes) == 2
+
+
+def test_the_architecture_of_a_run_at_random_weights_is_called_by_the_task_alone(
+    pictures: str, labelled: pretrain.Pretrained, tmp_path: Path
+) -> None:
+    made = trained(pictures, tmp_path / "on", f"random:{labelled.folder}")
+    assert made.card.method == "Rotation" and made.card.encoder_config["channels"] == [8] * 5
+
+
+def test_a_folder_that_is_called_as_an_encoder_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = list[object]()
+    for folder in ("empty", "taken"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        if folder == "taken":
+            Path("compact_alexnet").mkdir()
+        for start in ("random:compact_alexnet", "pca:compact_alexnet"):
+            plans.append(pretrain.plan_pretraining("shapes", "rotation", "quick", None, {}, 0, start))
+    assert plans[:2] == plans[2:]
+
+
 def test_random_weights_by_name_are_no_start_of_their_own(pictures: str) -> None:
     told = {"crops": CROPS, "encoder": NARROW}
     plans = [
@@ -159,9 +208,16 @@ def test_the_widths_of_a_recipe_are_for_its_own_encoder(start: str, has_widths: 
     assert ("channels" in plan.encoder_settings) == has_widths
 
 
-def test_it_resumes_to_the_same_weights(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, narrow = "pca:compact_alexnet", {"encoder": NARROW}
-    whole = trained(pictures, tmp_path / "whole", start, settings=narrow, steps="5")
+@pytest.mark.parametrize("start", ["pca:compact_alexnet", "RUN"])
+def test_it_resumes_to_the_same_weights_and_identity_without_what_it_started_from(
+    start: str, pictures: str, labelled: pretrain.Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    if start == "RUN":
+        shutil.copytree(labelled.folder, source)
+    told = {} if start == "RUN" else {"encoder": NARROW}
+    start = str(source) if start == "RUN" else start
+    whole = trained(pictures, tmp_path / "whole", start, settings=told, steps="5")
     plain = batches.ImageBatches.at
 
     def at(self: batches.ImageBatches, step: int, part: int = 0, parts: int = 1) -> object:
@@ -171,10 +227,22 @@ def test_it_resumes_to_the_same_weights(pictures: str, tmp_path: Path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(train.Interrupted, match="SIGTERM"):
         patch.setattr(batches.ImageBatches, "at", at)
-        trained(pictures, tmp_path / "halves", start, settings=narrow, steps="5")
-    resumed = trained(pictures, tmp_path / "halves", start, settings=narrow, steps="5", is_resumed=True)
+        trained(pictures, tmp_path / "halves", start, settings=told, steps="5")
+    shutil.rmtree(source, ignore_errors=True)
+    monkeypatch.setattr(data_initialisation, "initialise", None)  # what is in the checkpoint is not made again
+    resumed = trained(pictures, tmp_path / "halves", start, settings=told, steps="5", is_resumed=True)
     found, expected = encoder_in(resumed.folder), encoder_in(whole.folder)
     assert all(torch.equal(values, expected[name]) for name, values in found.items())
+    times = {"pretraining_seconds": 0.0}
+    assert resumed.card.model_copy(update=times) == whole.card.model_copy(update=times)
+    assert resumed.card.pretraining_seconds > resumed.fit.seconds
+
+
+def test_a_damaged_note_of_the_start_is_one_sentence(pictures: str, tmp_path: Path) -> None:
+    made = trained(pictures, tmp_path / "run", "pca:compact_alexnet", settings={"encoder": NARROW})
+    (made.folder / "start.json").write_text("{")
+    found = CliRunner().invoke(main, ["pretrain", "--resume", str(made.folder)])
+    assert found.exit_code == 2 and "start.json is damaged" in found.output
 
 
 def test_an_architecture_beside_a_start_is_refused(pictures: str, tmp_path: Path) -> None:
@@ -192,6 +260,14 @@ def test_a_row_of_a_bench_goes_on_from_weights(pictures: str, tmp_path: Path) ->
     data, changes = {"photos": pictures, "voc": pictures}, {"rotation": {"start": "kmeans:compact_alexnet"}}
     (changed,) = bench_plans.plan_bench("pretexts", data, 1, changes, rows=["rotation"]).rows
     assert changed.start == "kmeans:compact_alexnet"
+    changes = {"colorization": {"start": "pca:alexnet"}}
+    (grey,) = bench_plans.plan_bench("pretexts", data, 1, changes, rows=["colorization"]).rows
+    assert (grey.start, grey.encoder, grey.settings) == ("pca:alexnet", None, {})
+    with pytest.raises(UsageError, match=r"by --set rotation\.start="):
+        nowhere = {"rotation": {"start": str(tmp_path / "nothing")}}
+        bench_plans.refuse_missing(bench_plans.plan_bench("pretexts", data, 1, nowhere, rows=["rotation"]))
+    with pytest.raises(ValueError, match="other rows are for `source` alone"):
+        Row(name="on", pretext="rotation", recipe="quick", start="{pca}")
     with pytest.raises(UsageError, match="Row 'pca' is not pretrained, so nothing starts from 'pca:alexnet'"):
         bench_plans.plan_bench("pretexts", data, 1, {"pca": {"start": "pca:alexnet"}})
     with pytest.raises(UsageError, match="There is no encoder 'alexnot'"):

@@ -186,6 +186,15 @@ def test_a_figure_has_the_rows_of_one_column_with_their_intervals_best_first() -
     assert np.allclose(drawn, known) and all(low < high for low, high in known)
 
 
+def test_a_mode_that_is_no_encoders_is_named_as_it_is_and_a_protocol_may_be_chosen() -> None:
+    ways = [{"task": "nn-retrieval", "mode": "context", "protocol": name} for name in ("patches/v1", "patches/v2")]
+    records = [_record(name, value, **way) for name, value in (("A", 0.5), ("B", 0.4)) for way in ways]
+    assert len(comparisons.comparable_columns(records, "Shapes", "nn-retrieval")) == 2
+    chosen = comparisons.comparable_columns(records, "Shapes", "nn-retrieval", protocol="patches/v2")
+    (axes,) = comparisons.column_figure(comparisons.only_column(chosen)).axes
+    assert axes.get_xlabel() == "accuracy on Shapes, context (%)"
+
+
 def test_of_several_columns_none_is_drawn_and_the_verb_says_how_to_choose(tmp_path: Path) -> None:
     ledger, path = tmp_path / "measured.jsonl", tmp_path / "figure.png"
     modes = [{"mode": "frozen"}, {"mode": "finetune"}]

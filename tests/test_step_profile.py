@@ -40,6 +40,9 @@ def test_what_is_left_out_is_summed_up(load: Any) -> None:
     ("arguments", "said"),
     [
         (["--set", "pretext.hole=region"], "Did you mean 'holes'"),
+        (["--set", "trian.steps=1"], "Did you mean 'train'"),
+        (["--set", "crops.size=96"], "crops"),
+        (["--set", "train.parts=2"], "comes in one part"),
         (["--recipe", "quik"], "Did you mean 'quick'"),
         *([] if torch.cuda.is_available() else [(["--device", "cuda"], "CUDA")]),
     ],

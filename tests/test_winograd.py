@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_inpaint import winograd
+from ssl_inpaint.runtime import seeded
 from ssl_inpaint.winograd import Doubling, Halving
 
 SHAPES = [(2, 3, 8, 8), (1, 5, 4, 12), (3, 1, 16, 4)]
@@ -69,22 +70,28 @@ def test_a_filter_of_ones_counts_the_taps_that_lie_inside() -> None:
     assert found.tolist() == [[[[9, 9], [9, 9]]]]
 
 
-@pytest.mark.parametrize(
-    ("layer", "shape"),
-    [(Halving(64, 128), (4, 64, 16, 16)), (Doubling(128, 64, bias=False), (4, 128, 8, 8))],
-    ids=["halving", "doubling"],
-)
-def test_rounding_is_no_worse_than_some_times_torchs(
-    layer: nn.Conv2d | nn.ConvTranspose2d, shape: tuple[int, ...]
-) -> None:
-    maps = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    way = type(layer).__base__
-    assert way is not None
-    exact = way.forward(layer.double(), maps.double())  # type: ignore[attr-defined]
-    layer = layer.float()
-    found, theirs = layer(maps), way.forward(layer, maps)  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("kind", "shape"), [(Halving, (4, 64, 16, 16)), (Doubling, (4, 128, 8, 8))])
+def test_rounding_is_no_worse_than_some_times_torchs(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    with seeded(0):
+        layer, maps = kind(shape[1], 192 - shape[1]), torch.randn(shape)
+    plain: Any = kind.__base__
+    found, theirs = layer(maps), plain.forward(layer, maps)
+    exact = plain.forward(layer.double(), maps.double())
     apart, usual = ((made.double() - exact).abs().max() for made in (found, theirs))
     assert not torch.equal(found, theirs) and apart < 8 * usual
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+@pytest.mark.parametrize("kind", ["halved", "doubled"])
+def test_nothing_is_kept_for_a_gradient_that_is_not_asked_for(kind: str, wanted: int) -> None:
+    given, kept = drawn(kind, (4, 3, 16, 16), 4, torch.float64), list[int]()
+    given[1 - wanted].requires_grad_(False)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: kept.append(saved.numel()) or saved, lambda saved: saved
+    ):
+        ours(kind, *given)
+    tiles, filters = given[0].numel() * 9 // 4, given[1].numel() * 9 // 4
+    assert kept == ([filters] if wanted == 0 else [pytest.approx(tiles, rel=0.3)])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,7 @@ def test_rounding_is_no_worse_than_some_times_torchs(
         (Doubling(128, 64), (4, 128, 8, 8), True),
         (Doubling(128, 64), (8, 128, 7, 8), False),
         (Doubling(128, 3), (4, 128, 8, 8), False),
+        (Halving(64, 128).double(), (4, 64, 16, 16), False),
     ],
 )
 def test_it_is_used_where_it_pays(
@@ -109,20 +117,22 @@ def test_it_is_used_where_it_pays(
 
     for kind in ("_Halved", "_Doubled"):
         monkeypatch.setattr(getattr(winograd, kind), "apply", noted(kind, getattr(winograd, kind).apply))
-    layer(torch.zeros(shape))
+    layer(torch.zeros(shape, dtype=next(layer.parameters()).dtype))
     assert bool(called) == pays
     called.clear()
     with torch.autocast("cpu", torch.bfloat16):
-        layer(torch.zeros(shape))
-    layer.double()(torch.zeros(shape, dtype=torch.float64))
+        layer(torch.zeros(shape, dtype=next(layer.parameters()).dtype))
     assert not called
 
 
+def test_maps_of_another_width_are_refused_in_torchs_words() -> None:
+    with pytest.raises(RuntimeError, match="channels"):
+        Halving(64, 128)(torch.zeros(4, 65, 16, 16))
+
+
 def test_weights_are_those_of_torchs_layers() -> None:
-    for layer, other in (
-        (Halving(3, 5), nn.Conv2d(3, 5, 4, 2, 1)),
-        (Doubling(3, 5), nn.ConvTranspose2d(3, 5, 4, 2, 1)),
-    ):
+    pairs = ((Halving(3, 5), nn.Conv2d(3, 5, 4, 2, 1)), (Doubling(3, 5), nn.ConvTranspose2d(3, 5, 4, 2, 1)))
+    for layer, other in pairs:
         layer.load_state_dict(other.state_dict())
-        maps = torch.randn(2, 3, 8, 8)
+        maps = torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
         assert torch.equal(layer(maps), other(maps))

@@ -138,14 +138,14 @@ def _measured(cell: Cell, plan: TransferPlan, records: Mapping[tuple[str, ...], 
 def _like(cell: Cell) -> str:
     """The same for cells that differ in length, seed and source alone; pretraining also in data, which are cropped."""
     if isinstance(cell.plan, PretrainPlan):
-        plan = cell.plan.model_dump(mode="json", exclude={"seed", "data", "data_settings", "recipe", "train"})
-        return config.hash_of(plan, _without_length(cell.plan.train))
+        left_out = {"seed", "data", "data_settings", "recipe", "train", *([] if cell.plan.start else ["start"])}
+        return config.hash_of(cell.plan.model_dump(mode="json", exclude=left_out), _without_length(cell.plan.train))
     plan = cell.plan.model_dump(mode="json", exclude={"seed", "source", "protocol", "protocol_label"})
     return config.hash_of(plan, _of_any_length(cell.plan.protocol, cell.plan.mode), cell.encoder)
 
 
 def _throughput(plan: PretrainPlan) -> str:
-    return config.hash_of(plan.encoder, plan.encoder_settings, plan.pretext, plan.crops.size)
+    return config.hash_of(plan.encoder or plan.start, plan.encoder_settings, plan.pretext, plan.crops.size)
 
 
 def _settings_hash(plan: PretrainPlan, loop: FitConfig) -> str:

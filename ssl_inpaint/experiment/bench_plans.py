@@ -147,7 +147,8 @@ def _changed_row(row: Row, changes: Mapping[str, str]) -> Row:
     if "start" in changes:
         if not row.pretext:
             raise UsageError(f"Row '{row.name}' is not pretrained, so nothing starts from '{changes['start']}'.")
-        row = row.model_copy(update={"start": changes["start"], "encoder": None})
+        settings = {part: values for part, values in row.settings.items() if part != "encoder"}  # of another network
+        row = row.model_copy(update={"start": changes["start"], "encoder": None, "settings": settings})
     rest = {field: value for field, value in changes.items() if field not in ("source", "start")}
     settings = _merged(row.name, row.settings, rest, f", {row.name}.source=SOURCE or {row.name}.start=SOURCE")
     for part in settings if row.source else ():
@@ -190,7 +191,7 @@ def _refuse_source(row: Row) -> None:
     elif source == "torchvision:alexnet" or kind == "timm":
         _refuse_encoder(row, "torchvision_alexnet" if kind == "torchvision" else source)
     elif colon and kind in TO_DRAW:
-        if not Path(rest).exists():
+        if checkpoint.is_architecture(rest):
             _refuse_encoder(row, rest)
     else:
         _refuse_absent(row, source)
@@ -205,8 +206,9 @@ def _refuse_encoder(row: Row, spec: str) -> None:
 
 def _refuse_absent(row: Row, path: str) -> None:
     if not Path(path).exists():
+        field = "start" if row.start else "source"
         raise UsageError(
-            f"There are no weights at '{path}' for row '{row.name}': give others by --set {row.name}.source=."
+            f"There are no weights at '{path}' for row '{row.name}': give others by --set {row.name}.{field}=."
         )
 
 

@@ -18,10 +18,11 @@ from ssl_inpaint.config import Settings
 from ssl_inpaint.core import Pretext, TrainingFacts
 from ssl_inpaint.data.device_store import near
 from ssl_inpaint.errors import UsageError
-from ssl_inpaint.experiment import data_initialisation
 from ssl_inpaint.experiment.checks import refuse_lone_images, refuse_size, refuse_used
 from ssl_inpaint.experiment.data import Examples, hold_out, open_examples
+from ssl_inpaint.experiment.data_initialisation import random_crops
 from ssl_inpaint.experiment.generators import GENERATOR_FILE
+from ssl_inpaint.experiment.starting import Start, open_start
 from ssl_inpaint.experiment.watcher import Watcher
 from ssl_inpaint.plans import PLAN_FILE, PretrainPlan, Recipe
 from ssl_inpaint.records import Ledger, Record
@@ -95,7 +96,7 @@ def pretrain(
 ) -> Pretrained:
     """Trains plan.pretext on plan.data and writes the run folder; of processes that share the run, the first one does.
 
-    {config.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, learning_curve.png,
+    {config.json, start.json, log.jsonl, validation.jsonl, events/, checkpoint.pt, samples/*.png, learning_curve.png,
     encoder.safetensors}, for inpainting also samples_over_time.png and generator.safetensors. With a ledger the
     held-out scores of the task itself are recorded. UsageError where the folder holds another run, or is in use;
     nothing is written before data, encoder and settings have been checked.
@@ -108,8 +109,9 @@ def pretrain(
         refuse_used(folder)
     if ledger is not None:
         ledger.read()  # a broken one is better found now than when there is something to write to it
-    encoder, begun = checkpoint.open_encoder(plan.start or f"random:{plan.encoder}", plan.encoder_settings, plan.seed)
-    refuse_size(encoder, begun.encoder, "crops.size", plan.crops.size)
+    start = open_start(plan, folder, resume)
+    encoder = start.encoder
+    refuse_size(encoder, start.card.encoder, "crops.size", plan.crops.size)
     with group.in_turn():
         examples = open_examples(plan.data, "pretrain", plan.data_settings, plan.crops.store_size)
     facts = _facts(plan, examples)
@@ -119,15 +121,15 @@ def pretrain(
     members, held_out = hold_out(examples)
     labels = examples.labels if part.SUPERVISION == "labels" else None
     store = near(examples.store, runtime.device)
-    if begun.pretext in checkpoint.BY_DATA:
-        first = data_initialisation.random_crops(store, plan.crops, plan.seed, runtime, members)
-        begun = data_initialisation.prepare(encoder.to(runtime.device), begun, first)
+    encoder.to(runtime.device)
+    start = start.prepared(random_crops(store, plan.crops, plan.seed, runtime, members))
     batches = ImageBatches(store, labels, plan.crops, plan.train.batch_size, seed_for(plan.seed, "data"), members)
     with claimed(folder) if group.is_first else nullcontext():
         if not resume and group.is_first:
             refuse_used(folder)  # again: another process may have used it meanwhile
         if group.is_first:
             files.write_json(folder / PLAN_FILE, {"schema": 1, **plan.model_dump(mode="json")})
+            start.write(folder)
         watcher = Watcher(folder, objective, examples, labels, held_out, plan, runtime)
         fit = train.fit(
             objective,
@@ -141,7 +143,7 @@ def pretrain(
             workers=workers,
             on_sample=watcher.look if group.is_first else None,
         )
-        card = _card(plan, part, pretext_config, begun, examples, facts, fit)
+        card = _card(plan, part, pretext_config, start, examples, facts, fit)
         if not group.is_first:
             return Pretrained(folder, card, fit, {}, [])
         watcher.draw()
@@ -170,31 +172,28 @@ def _card(
     plan: PretrainPlan,
     part: ModuleType,
     pretext_config: Settings,
-    begun: Card,
+    start: Start,
     examples: Examples,
     facts: TrainingFacts,
     fit: train.Fit,
 ) -> Card:
     # By content, not by folder; the procedural set has no part in the hash.
     silhouettes = [] if facts.silhouettes is None else [hashlib.sha256(facts.silhouettes.numpy().tobytes()).hexdigest()]
-    # Of what it goes on from all counts but the seed, so that seeds stay comparable, and the time it took.
-    origin = [begun.model_dump(mode="json", exclude={"seed", "pretraining_seconds"})] if plan.start else []
-    return begun.model_copy(
+    own = [pretext_config.identity(), plan.crops, plan.train, plan.encoder_settings, *silhouettes]
+    return start.card.model_copy(
         update={
-            "method": part.method_name(pretext_config) + (f", from {begun.method}" if plan.start else ""),
+            "method": start.method(part.method_name(pretext_config)),
             "pretext": plan.pretext,
             "pretext_config": plan.pretext_config,
-            "supervision": begun.supervision if part.SUPERVISION == "none" else part.SUPERVISION,
+            "supervision": start.supervision(part.SUPERVISION),
             "dataset": examples.split.dataset,
             "dataset_sha256": examples.digest,
             "image_size": plan.crops.size,
             "seed": plan.seed,
             "steps": fit.steps,
             "recipe": plan.recipe,
-            "config_hash": config.hash_of(
-                pretext_config.identity(), plan.crops, plan.train, plan.encoder_settings, *silhouettes, *origin
-            ),
-            "pretraining_seconds": begun.pretraining_seconds + fit.seconds,
+            "config_hash": config.hash_of(*own, *start.identity(plan)),
+            "pretraining_seconds": start.card.pretraining_seconds + fit.seconds,
         }
     )
 

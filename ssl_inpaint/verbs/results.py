@@ -42,9 +42,18 @@ def tables(ledger: Path, output: Path, check: bool) -> None:
 @click.option("--data-set", default="shapes", help="Its name, as the tables have it.")
 @click.option("--task", default="cls", help="cls, det, seg, linear, nn-retrieval, inpaint, ...")
 @click.option("--metric", help="As the tables have it; all of the task's, if absent.")
-@click.option("--mode", help="frozen or finetune; both, if absent.")
+@click.option("--mode", help="frozen, finetune, or as the tables have it; all of the task's, if absent.")
+@click.option("--protocol", help="As the tables have it; all of the task's, if absent.")
 @click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="PNG file for the rows of one column.")
-def compare(ledger: Path, data_set: str, task: str, metric: str | None, mode: str | None, figure: Path | None) -> None:
+def compare(
+    ledger: Path,
+    data_set: str,
+    task: str,
+    metric: str | None,
+    mode: str | None,
+    protocol: str | None,
+    figure: Path | None,
+) -> None:
     """Every row against every other, paired on the same test examples.
 
     \b
@@ -56,7 +65,7 @@ def compare(ledger: Path, data_set: str, task: str, metric: str | None, mode: st
     from ssl_inpaint import tables as tabulation
     from ssl_inpaint.records import Ledger
 
-    columns = comparisons.comparable_columns(Ledger(ledger).read(), data_set, task, metric, mode)
+    columns = comparisons.comparable_columns(Ledger(ledger).read(), data_set, task, metric, mode, protocol)
     shown = comparisons.only_column(columns) if figure else None
     click.echo(tabulation.to_text(comparisons.comparison_tables(columns)))
     if figure and shown:

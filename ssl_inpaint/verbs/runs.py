@@ -187,7 +187,8 @@ def run_bench(
     """Fill the table of a bench: rows x tasks x seeds, each cell once.
 
     The same command goes on where it was stopped; several at the same time share the work, and torchrun starts them.
-    By --set, ROW.PART.FIELD and TASK.PART.FIELD change rows and measurements; ROW.source takes an encoder from there.
+    By --set, ROW.PART.FIELD and TASK.PART.FIELD change rows and measurements; ROW.source takes an encoder from there,
+    and ROW.start has pretraining go on from there.
 
     \b
     Example:
