@@ -22,11 +22,11 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from running import run_once
 from tabulate import tabulate
 
 from ssl_inpaint import catalog, checkpoint, files
 from ssl_inpaint.checkpoint import Card
-from ssl_inpaint.cli import main as ssl_inpaint
 from ssl_inpaint.core import Batch, TrainingFacts
 from ssl_inpaint.pretext import inpainting
 from ssl_inpaint.pretext.bottlenecks import Kind
@@ -73,11 +73,10 @@ def bottlenecks(
     for seed in range(seeds):
         for kind in KINDS:
             trained, measured = runs / f"{kind}-{seed}", runs / f"{plan.task}-{mode}-{kind}-{seed}"
-            common = ["--seed", str(seed), "--set", f"run.ledger={ledger}"]
             settings = [part for text in (f"pretext.bottleneck={kind}", *length) for part in ("--set", text)]
-            _once("pretrain", trained, "encoder.safetensors", common, "--data", data, "--recipe", recipe, *settings)
+            run_once("pretrain", trained, seed, ledger, "--data", data, "--recipe", recipe, *settings)
             arguments = ["--task", plan.task, "--data", on or data, "--from", str(trained)]
-            _once("transfer", measured, "scores.json", common, *arguments, "--mode", mode, "--protocol", protocol)
+            run_once("transfer", measured, seed, ledger, *arguments, "--mode", mode, "--protocol", protocol)
     cards = {kind: checkpoint.open_encoder(str(runs / f"{kind}-0"), {}, 0)[1] for kind in KINDS}
     path = output / "bottlenecks.csv"
     if not path.exists() or list(pd.read_csv(path)["settings"]) != [card.config_hash for card in cards.values()]:
@@ -224,17 +223,6 @@ def _hardware(runtime: Runtime) -> str:
     lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads, {precision}"
-
-
-def _once(verb: str, folder: Path, last_file: str, common: Sequence[str], *arguments: str) -> None:
-    if (folder / last_file).exists():
-        return
-    if (folder / "config.json").exists():
-        command = [verb, "--resume", str(folder), *common[2:]]  # a run knows its seed
-    else:
-        command = [verb, *arguments, *common, "--output", str(folder)]
-    click.echo("ssl-inpaint " + " ".join(command))
-    ssl_inpaint(command, standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
-from ssl_inpaint.cli import main as ssl_inpaint
+from running import run_once
 
 TASKS = ("cls", "det", "seg", "nn-retrieval", "inpaint")
 
@@ -52,7 +51,7 @@ def photographs(
     trained = {name: str(runs / f"{name}-{seed}") for name in pretraining}
     for name, data in pretraining.items():
         arguments = ["--data", data, "--pretext", name, "--set", f"train.steps={steps}"]
-        _once("pretrain", Path(trained[name]), "encoder.safetensors", seed, *arguments)
+        run_once("pretrain", Path(trained[name]), seed, None, *arguments)
     sources = {"random": f"random:{trained['inpainting']}", **trained}
     measured = {"cls": [voc], "det": [voc], "seg": list(masks)}
     chosen = tasks.split(",")
@@ -61,27 +60,16 @@ def photographs(
             for name, source in sources.items():
                 folder = runs / "-".join([task, Path(data).name, mode, name, str(seed)])
                 arguments = ["--task", task, "--data", data, "--from", source, "--mode", mode]
-                _once("transfer", folder, "scores.json", seed, *arguments)
+                run_once("transfer", folder, seed, None, *arguments)
     if "nn-retrieval" in chosen:
         descriptors = [part for source in ("hog", *sources.values()) for part in ("--descriptor", source)]
-        _once("nn-retrieval", runs / f"nn-retrieval-{seed}", "scores.json", seed, "--data", voc, *descriptors)
+        run_once("nn-retrieval", runs / f"nn-retrieval-{seed}", seed, None, "--data", voc, *descriptors)
     if "inpaint" in chosen:
         joint = runs / f"joint-{seed}"
-        _once("pretrain", joint, "encoder.safetensors", seed, "--data", photos, "--recipe", "compact_joint")
+        run_once("pretrain", joint, seed, None, "--data", photos, "--recipe", "compact_joint")
         for data in (voc, *street):
             folder = runs / f"inpaint-{Path(data).name}-{seed}"
-            _once("inpaint", folder, "scores.json", seed, "--evaluate", data, "--with", str(joint))
-
-
-def _once(verb: str, folder: Path, last_file: str, seed: int, *arguments: str) -> None:
-    if (folder / last_file).exists():
-        return
-    if (folder / "config.json").exists() and verb not in ("nn-retrieval", "inpaint"):
-        command = [verb, "--resume", str(folder)]
-    else:
-        command = [verb, *arguments, "--seed", str(seed), "--output", str(folder)]
-    click.echo("ssl-inpaint " + " ".join(command))
-    ssl_inpaint(command, standalone_mode=False)
+            run_once("inpaint", folder, seed, None, "--evaluate", data, "--with", str(joint))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -251,13 +249,9 @@ def test_the_task_trains_with_every_kind(kind: Kind) -> None:
 # The table of benchmarks/bottlenecks.py
 
 
-def test_the_table_joins_costs_with_the_ledgers_records() -> None:
+def test_the_table_joins_costs_with_the_ledgers_records(load: Any) -> None:
     """Error by the settings of pretraining, transfer by its weights, over seeds; what is not measured is a dash."""
-    path = Path(__file__).parents[1] / "benchmarks" / "bottlenecks.py"
-    spec = importlib.util.spec_from_file_location("bottlenecks_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load("bottlenecks")
     plain = Record(
         **dict.fromkeys(("dataset_sha256", "commit", "device", "source", "supervision", "encoder", "method"), "a"),
         **{"pretext": "inpainting", "weights_sha256": "w0", "task": "pretext", "protocol": "p", "mode": "-"},
