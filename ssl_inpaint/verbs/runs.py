@@ -20,7 +20,7 @@ SOURCES = "random:, kmeans: or pca:ENCODER, RUN, ENCODER=FILE, torchvision:alexn
 @click.option("--data", "spec", default="shapes", help="NAME, NAME:PATH, or a path.")
 @click.option("--pretext", type=options.part("pretext"), default="inpainting", help="The task to learn from.")
 @click.option("--encoder", help="NAME or timm:NAME, to train from random weights; the recipe's, if absent.")
-@click.option("--from", "start", default="", help=f"Weights to go on from: {SOURCES}")
+@click.option("--from", "start", help=f"Weights to go on from; random ones, if absent: {SOURCES}")
 @click.option("--holes", type=HOLES, help="Shape of the holes; the pretext's own choice, if absent.")
 @click.option("--recipe", type=options.part("recipes"), default="compact", help="Named settings.")
 @options.resumable
@@ -31,7 +31,7 @@ def pretrain(
     spec: str,
     pretext: str,
     encoder: str | None,
-    start: str,
+    start: str | None,
     holes: str | None,
     recipe: str,
     resume: Path | None,
@@ -54,7 +54,7 @@ def pretrain(
         options.refuse_others(context)
         plan, folder = read_plan(PretrainPlan, resume), resume
     else:
-        plan = verb.plan_pretraining(spec, pretext, recipe, encoder, settings, seed, start)
+        plan = verb.plan_pretraining(spec, pretext, recipe, encoder, settings, seed, start or "")
         begun = Path(start).name if start else plan.encoder
         folder = output or options.new_folder(f"{pretext}-{begun}-{seed}")
     runtime, ledger, workers = options.open_run(settings, plan.train.precision, is_shared=True)
