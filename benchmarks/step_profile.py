@@ -98,7 +98,7 @@ def kernels(seen: profile) -> Iterator[Spent]:
     """Each kernel, and each kind of copy, by its time."""
     spent, calls = defaultdict[str, float](float), defaultdict[str, int](int)
     for event in seen.events() or ():
-        if event.device_type == DeviceType.CUDA:
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation:  # those span kernels
             spent[event.name] += event.self_device_time_total / 1e6
             calls[event.name] += 1
     return (Spent(name, spent[name], calls[name]) for name in spent)

@@ -15,6 +15,7 @@ from ssl_inpaint.core import Player
 from ssl_inpaint.errors import UsageError
 
 SCHEMA = 1
+CHECKPOINT_FILE = "checkpoint.pt"  # in a run folder
 # What reading a broken file raises, found by trying thousands: anything that a parser can stumble over.
 _UNREADABLE = (EOFError, RuntimeError, UnpicklingError, LookupError, ValueError, TypeError, struct.error)
 
@@ -29,7 +30,7 @@ class TrainingState:
         optimizers: Mapping[str, torch.optim.Optimizer],
         identity: str,
     ) -> None:
-        self.path = folder / "checkpoint.pt" if folder else None
+        self.path = folder / CHECKPOINT_FILE if folder else None
         self.players, self.optimizers, self.identity = players, optimizers, identity
         self.step = 0
         self.seconds = 0.0

@@ -14,9 +14,9 @@ from ssl_inpaint.errors import UsageError
 from ssl_inpaint.experiment import data_initialisation
 from ssl_inpaint.experiment.data_initialisation import Images
 from ssl_inpaint.plans import PretrainPlan
+from ssl_inpaint.state import CHECKPOINT_FILE
 
 START_FILE = "start.json"  # in the run folder: what a resumed run, whose weights are in its checkpoint, need not open
-CHECKPOINT_FILE = "checkpoint.pt"
 STRANGE = ("unknown", "library weights")  # pretext tasks of weights that no card but their own hash tells apart
 
 
